@@ -50,3 +50,36 @@ func TestClientsNoticeThatNobodyAnswers(t *testing.T) {
 		t.Error("ping of nobody succeeded")
 	}
 }
+
+func TestRawFramesArriveWithRightChecksums(t *testing.T) {
+	w := testrig.New(t, testrig.Options{})
+	mac := w.Outside.HardwareAddr(t, testrig.Uplink)
+	own := w.Node.HardwareAddr(t, testrig.Uplink)
+	for _, c := range []struct{ node, outside netip.Addr }{
+		{testrig.NodeIPv4, testrig.OutsideIPv4},
+		{testrig.NodeIPv6, testrig.OutsideIPv6},
+	} {
+		server := w.Outside.ServeUDP(t, netip.AddrPortFrom(c.outside, 0))
+		sniffer := w.Node.Sniff(t, testrig.Uplink)
+		from := netip.AddrPortFrom(c.node, 4242)
+		w.Node.SendFrame(t, testrig.Uplink, testrig.Ethernet(mac, own, testrig.UDP(from, server.Addr, []byte("raw"))))
+		// The kernel answers only what has the right checksum.
+		answer, ok := sniffer.Wait(func(p testrig.Captured) bool { return p.Src == c.outside && p.DstPort == 4242 }, testrig.Timeout)
+		if !ok || answer.Outgoing {
+			t.Errorf("udp to %s: answer %v, %s", c.outside, ok, answer)
+		}
+		w.Node.SendFrame(t, testrig.Uplink, testrig.Ethernet(mac, own, testrig.Echo(c.node, c.outside)))
+		if _, ok := sniffer.Wait(func(p testrig.Captured) bool {
+			return p.Src == c.outside && (p.Protocol == 1 || p.Protocol == 58)
+		}, testrig.Timeout); !ok {
+			t.Errorf("echo request to %s: no answer", c.outside)
+		}
+		syn := testrig.TCP(from, netip.AddrPortFrom(c.outside, 9), 2)
+		w.Node.SendFrame(t, testrig.Uplink, testrig.Ethernet(mac, own, syn))
+		if _, ok := sniffer.Wait(func(p testrig.Captured) bool {
+			return p.Src == c.outside && p.Protocol == 6 && p.DstPort == 4242
+		}, testrig.Timeout); !ok {
+			t.Errorf("tcp syn to %s: no reset", c.outside)
+		}
+	}
+}
