@@ -224,3 +224,14 @@ func control(raw syscallConn, f func(fd int) error) error {
 	}
 	return err
 }
+
+// ReadPeer reads the line that a TCP echo server begins with and nothing more.
+func ReadPeer(conn io.Reader) (netip.AddrPort, error) {
+	var line []byte
+	for b := make([]byte, 1); b[0] != '\n'; line = append(line, b[0]) {
+		if _, err := io.ReadFull(conn, b); err != nil {
+			return netip.AddrPort{}, fmt.Errorf("read peer line: %w", err)
+		}
+	}
+	return netip.ParseAddrPort(string(bytes.TrimSpace(line)))
+}
