@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Collect deletes the elements of a network's endpoints whose device is not
+// alive, and returns how many. It reads all elements. A missing table is no
+// error.
+func (r *Ruleset) Collect(network string, alive func(device string) bool) (int, error) {
+	word := networkWord(network)
+	var n int
+	err := retry(func() (err error) {
+		n, err = r.deleteWhere(endpointSets(), func(_ *setSpec, el element) bool {
+			owner := parseOwner(el.comment)
+			return owner.Device != "" && owner.Network == word && !alive(owner.Device)
+		})
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("collect elements of network %s: %w", network, err)
+	}
+	return n, nil
+}
+
+// RemoveNetwork deletes the exempt destinations of subnets, when the last
+// endpoint of each is gone. A subnet in which an address is still translated
+// keeps them, whatever network that address is of. A missing table is no error.
+func (r *Ruleset) RemoveNetwork(subnets []netip.Prefix) error {
+	err := retry(func() error { return r.removeNetwork(subnets) })
+	if err != nil {
+		return fmt.Errorf("remove subnets %v: %w", subnets, err)
+	}
+	return nil
+}
+
+func (r *Ruleset) removeNetwork(subnets []netip.Prefix) error {
+	var inUse []netip.Addr
+	_, err := r.deleteWhere(subnetSets(), func(s *setSpec, el element) bool {
+		if !s.interval {
+			addr, _ := netip.AddrFromSlice(el.key)
+			inUse = append(inUse, addr)
+			return false
+		}
+		exempt, ok := rectangleOf(el)
+		return ok && slices.ContainsFunc(subnets, func(p netip.Prefix) bool {
+			return spanOf(p).overlaps(exempt.source)
+		}) && !slices.ContainsFunc(inUse, exempt.source.has)
+	})
+	return err
+}
+
+// endpointSets hold the elements of endpoints.
+func endpointSets() []*setSpec {
+	return slices.DeleteFunc(slices.Clone(sets), func(s *setSpec) bool { return s.interval })
+}
+
+// subnetSets are the sets of sources, and then the sets that depend on them.
+func subnetSets() []*setSpec {
+	return []*setSpec{ipv4.source, ipv6.source, ipv4.exempt, ipv6.exempt}
+}
+
+// deleteWhere deletes the elements of sets that condition picks, and returns how
+// many. It returns a conflict if anything changed meanwhile.
+func (r *Ruleset) deleteWhere(from []*setSpec, condition func(*setSpec, element) bool) (int, error) {
+	start, err := r.look()
+	if err != nil {
+		return 0, err
+	}
+	var batch []message
+	n := 0
+	for _, s := range from {
+		elements, err := r.elements(s)
+		if errors.Is(err, unix.ENOENT) {
+			continue // no table, or one that lacks the set: nothing to delete
+		}
+		if err != nil {
+			return 0, err
+		}
+		elements = slices.DeleteFunc(elements, func(el element) bool { return !condition(s, el) })
+		n += len(elements)
+		batch = append(batch, deleteElements(s, elements...)...)
+	}
+	return n, r.commit(start.generation, batch)
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+)
+
+// Action is what happens to the source address of a packet that leaves.
+type Action uint8
+
+// The actions.
+const (
+	// Masquerade takes an address of the device that the packet leaves by.
+	Masquerade Action = iota
+	// MasqueradeFullyRandom also takes a random source port.
+	MasqueradeFullyRandom
+	// SNAT takes Source.To.
+	SNAT
+)
+
+// Source is one address of an endpoint whose packets are translated. Packets to
+// Subnet, to one of Exempt, to a multicast address and to the limited broadcast
+// address keep the address.
+type Source struct {
+	Address netip.Addr
+	Subnet  netip.Prefix // of the network; holds Address
+	Action  Action
+	To      netip.Addr     // for SNAT: the new source, of the family of Address
+	Exempt  []netip.Prefix // of the family of Address
+}
+
+// Options are what an endpoint asks for beside translation.
+type Options struct {
+	// MAC is the only source MAC that packets from the device may carry
+	// ("macspoofchk"). Optional: nil checks nothing. ARP is not covered, as it
+	// does not cross an inet table.
+	MAC net.HardwareAddr
+}
+
+const macLen = 6
+
+func (o Options) validate() error {
+	if o.MAC != nil && len(o.MAC) != macLen {
+		return fmt.Errorf("MAC %s has not %d bytes", o.MAC, macLen)
+	}
+	return nil
+}
+
+// validate refuses what would end up in the kernel as something else.
+func (s Source) validate() error {
+	is4 := s.Address.Is4()
+	if !is4 && (!s.Address.Is6() || s.Address.Is4In6() || s.Address.Zone() != "") {
+		return fmt.Errorf("source %s is no plain IPv4 or IPv6 address", s.Address)
+	}
+	if !s.Subnet.IsValid() || !s.Subnet.Contains(s.Address) {
+		return fmt.Errorf("source %s is not in its subnet %s", s.Address, s.Subnet)
+	}
+	if s.Action > SNAT {
+		return fmt.Errorf("source %s: unknown action %d", s.Address, s.Action)
+	}
+	if s.Action == SNAT && (!s.To.IsValid() || s.To.Is4() != is4 || s.To.Is4In6() || s.To.Zone() != "") {
+		return fmt.Errorf("source %s: cannot be translated to %s", s.Address, s.To)
+	}
+	for _, p := range s.Exempt {
+		if !p.IsValid() || p.Addr().Is4() != is4 || p.Addr().Is4In6() {
+			return fmt.Errorf("source %s: exempt prefix %s is not of its family", s.Address, p)
+		}
+	}
+	return nil
+}
