@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+
+GO      ?= go
+CLANG   ?= clang-14
+PREFIX  ?= /opt/cni
+RELEASE ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.release=$(RELEASE)
+GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+
+.DEFAULT_GOAL := build
+.PHONY: build demo test fuzz bench generate generate-check lint install clean help setup
+
+build: ## build the plugin and the tools to bin/
+	$(GOBUILD) -o bin/ ./cmd/...
+
+setup: ## install what the tests and the demo need (Debian packages; root)
+	.ci/setup
+
+demo: setup ## attach containers in a private node and show the traffic
+	$(GO) run ./internal/demo
+
+test: setup lint generate-check ## run every test (root)
+	$(GO) test -timeout 50m ./...
+
+fuzz: ## run each fuzz target for FUZZTIME (default 20s)
+	.ci/fuzz $(or $(FUZZTIME),20s)
+
+bench: build ## measure ADD and DEL against the bridge plugin (root)
+	bin/zipline-bench attach
+
+generate: ## rebuild the eBPF objects with the pinned clang
+	BPF2GO_CC=$(CLANG) $(GO) generate ./bpf
+
+generate-check: generate ## prove that the committed eBPF objects are what the sources give
+	@git diff --exit-code -- bpf || { echo "run 'make generate' with $(CLANG) and commit bpf/"; exit 1; }
+
+lint: ## check format, vet and the module files
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt"; exit 1; }
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+
+install: build ## install the plugin to $(PREFIX)/bin
+	install -D -m 0755 bin/zipline $(DESTDIR)$(PREFIX)/bin/zipline
+
+clean: ## remove what make built
+	rm -rf bin
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

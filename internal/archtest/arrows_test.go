@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package archtest
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/zipline-cni/zipline/internal/testutil"
+)
+
+const module = "github.com/zipline-cni/zipline"
+
+// arrows lists which packages of ours each package may import (docs/architecture.md).
+// A package that is not listed may import nothing of ours.
+var arrows = map[string][]string{
+	"cmd/zipline":        {"cni"},
+	"cmd/ziplinectl":     {"loader", "datapath", "ipam"},
+	"cmd/zipline-bench":  {"bench"},
+	"cni":                {"ipam", "datapath"},
+	"datapath":           {"loader", "bpf", "datapath/nat", "datapath/conntrack", "internal/nlink"},
+	"loader":             {"bpf"},
+	"bench":              {"internal/testrig", "internal/reference"},
+	"internal/demo":      {"internal/testrig", "loader", "bpf"},
+	"internal/testrig":   {"internal/testutil"},
+	"internal/reference": {"internal/testutil"},
+}
+
+type goPackage struct {
+	ImportPath string
+	Doc        string
+	Imports    []string
+	GoFiles    []string
+}
+
+func packages(t *testing.T) []goPackage {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Doc,Imports,GoFiles", "./...")
+	cmd.Dir = testutil.RepoRoot(t)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("list packages: %v", err)
+	}
+	var list []goPackage
+	decoder := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p goPackage
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			return list
+		} else if err != nil {
+			t.Fatalf("decode package list: %v", err)
+		}
+		list = append(list, p)
+	}
+}
+
+func TestPackagesImportOnlyWhatTheDesignAllows(t *testing.T) {
+	seen := map[string]bool{}
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module+"/")
+		seen[name] = true
+		for _, path := range p.Imports {
+			imported, ours := strings.CutPrefix(path, module+"/")
+			if ours && !slices.Contains(arrows[name], imported) {
+				t.Errorf("%s imports %s, which its row of the table does not allow", name, imported)
+			}
+		}
+	}
+	for _, name := range []string{"cni", "datapath", "datapath/nat", "loader", "ipam", "bpf"} {
+		if !seen[name] {
+			t.Errorf("package %s is gone: the table no longer guards anything", name)
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItIsFor(t *testing.T) {
+	for _, p := range packages(t) {
+		if len(p.GoFiles) > 0 && p.Doc == "" {
+			t.Errorf("%s has no package comment", p.ImportPath)
+		}
+		if strings.Contains(p.Doc, "SPDX") {
+			t.Errorf("the licence line of %s has become its package comment", p.ImportPath)
+		}
+	}
+}
