@@ -265,7 +265,7 @@ func parseResult(tb testing.TB, stdout string) *types100.Result {
 // CHECK and DEL.
 func withPrevResult(tb testing.TB, config string, result *types100.Result) string {
 	tb.Helper()
-	return edit(tb, config, func(conf map[string]any) {
+	return mustEdit(config, func(conf map[string]any) {
 		converted, err := result.GetAsVersion(fmt.Sprint(conf["cniVersion"]))
 		if err != nil {
 			tb.Fatalf("convert result: %v", err)
@@ -274,12 +274,11 @@ func withPrevResult(tb testing.TB, config string, result *types100.Result) strin
 	})
 }
 
-// edit changes a JSON object.
-func edit(tb testing.TB, config string, change func(map[string]any)) string {
-	tb.Helper()
+// mustEdit changes a JSON object that the tests wrote themselves.
+func mustEdit(config string, change func(map[string]any)) string {
 	conf := map[string]any{}
 	if err := json.Unmarshal([]byte(config), &conf); err != nil {
-		tb.Fatalf("edit configuration: %v", err)
+		panic(fmt.Sprintf("edit configuration: %v", err))
 	}
 	change(conf)
 	return toJSON(conf)

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main_test
+
+import (
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/zipline-cni/zipline/internal/testrig"
+)
+
+// setKeys changes keys of a JSON object; a nil value deletes one.
+func setKeys(config string, keys map[string]any) string {
+	return mustEdit(config, func(conf map[string]any) {
+		maps.Copy(conf, keys)
+		maps.DeleteFunc(conf, func(_ string, value any) bool { return value == nil })
+	})
+}
+
+// deletions are the ways in which runtimes call DEL.
+var deletions = []struct {
+	name string
+	// prepare changes the invocation, and the container if need be.
+	prepare func(t *testing.T, p *pod, inv *testrig.Invocation)
+}{
+	{"with the result", func(t *testing.T, p *pod, inv *testrig.Invocation) {
+		inv.Config = withPrevResult(t, p.config, p.result)
+	}},
+	{"without the result", func(*testing.T, *pod, *testrig.Invocation) {}},
+	{"without a namespace", func(t *testing.T, p *pod, inv *testrig.Invocation) {
+		inv.Netns = ""
+		inv.Config = withPrevResult(t, p.config, p.result)
+	}},
+	{"without a namespace and a result", func(_ *testing.T, _ *pod, inv *testrig.Invocation) { inv.Netns = "" }},
+	{"after the namespace's path is gone", func(t *testing.T, p *pod, _ *testrig.Invocation) { p.RemovePath(t) }},
+	{"after the container died", func(t *testing.T, p *pod, _ *testrig.Invocation) { p.Kill(t) }},
+	{"after the device is gone", func(t *testing.T, p *pod, _ *testrig.Invocation) {
+		p.MustRun(t, "ip", "link", "del", testrig.IfName)
+	}},
+	{"with a path that leads to another namespace", func(t *testing.T, p *pod, inv *testrig.Invocation) {
+		inv.Netns = "/proc/thread-self/ns/net"
+	}},
+	{"with broken keys", func(_ *testing.T, p *pod, inv *testrig.Invocation) {
+		inv.Config = setKeys(p.config, map[string]any{"mtu": "big", "forwarding": "fast"})
+	}},
+}
+
+// TestDeletionLeavesNothing holds DEL to the node's state before the first ADD,
+// for each tier and each way to call it, twice.
+func TestDeletionLeavesNothing(t *testing.T) {
+	for _, v := range tiers {
+		for _, d := range deletions {
+			t.Run(v.name+" "+d.name, func(t *testing.T) {
+				t.Parallel()
+				top := newTopology(t, v, testrig.Options{})
+				fresh := top.Node.Snapshot(t)
+				first := top.attach(network{})
+				beside := top.Node.Snapshot(t)
+				p := top.attach(network{})
+				inv := p.Invocation("DEL", p.config)
+				d.prepare(t, p, &inv)
+				for i, state := range []string{"first", "second"} {
+					reply := top.Node.Invoke(t, inv)
+					if err := reply.Err(); err != nil || reply.Stdout != "" {
+						t.Errorf("%s DEL: %v, stdout %q", state, err, reply.Stdout)
+					}
+					if diff := beside.Diff(top.Node.Snapshot(t), staysOnNode...); len(diff) > 0 && i == 0 {
+						t.Errorf("the node differs from before ADD:\n%s", strings.Join(diff, "\n"))
+					}
+				}
+				if err := first.Ping(first.gw4); err != nil {
+					t.Errorf("the container that stays: %v", err)
+				}
+				top.del(first)
+				top.wantNothingLeft(t, fresh)
+			})
+		}
+	}
+}
+
+// TestDeletionOfWhatNeverWas is a runtime that cleans up after an ADD that it
+// did not even start.
+func TestDeletionOfWhatNeverWas(t *testing.T) {
+	for name, config := range map[string]string{
+		"a good configuration":       network{}.config(directTier),
+		"a refused configuration":    setKeys(network{}.config(directTier), map[string]any{"vlan": 100}),
+		"a missing delegate":         setKeys(network{}.config(directTier), map[string]any{"ipam": map[string]any{"type": "no-such-ipam"}}),
+		"an L2 network":              setKeys(network{}.config(directTier), map[string]any{"ipam": nil}),
+		"host-local without a range": setKeys(network{}.config(directTier), map[string]any{"ipam": map[string]any{"type": "host-local"}}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			top := newTopology(t, directTier, testrig.Options{})
+			c := top.container()
+			before := top.Node.Snapshot(t)
+			reply := c.Invoke(t, "DEL", config)
+			if err := reply.Err(); err != nil {
+				t.Error(err)
+			}
+			top.wantUnchanged(t, before)
+		})
+	}
+}
+
+// TestDeletionSparesOthers deletes by names that share parts with another
+// attachment's.
+func TestDeletionSparesOthers(t *testing.T) {
+	top := newTopology(t, directTier, testrig.Options{})
+	p := top.attach(network{})
+	before := top.Node.Snapshot(t)
+	for _, change := range []func(inv *testrig.Invocation){
+		func(inv *testrig.Invocation) { inv.ContainerID = "another" },
+		func(inv *testrig.Invocation) { inv.IfName = "eth1" },
+		conf(map[string]any{"name": "another"}),
+		// A prevResult that claims this container's address.
+		func(inv *testrig.Invocation) {
+			inv.ContainerID, inv.Netns = "another", ""
+			inv.Config = withPrevResult(t, p.config, p.result)
+		},
+	} {
+		inv := p.Invocation("DEL", p.config)
+		change(&inv)
+		if err := top.Node.Invoke(t, inv).Err(); err != nil {
+			t.Error(err)
+		}
+		if diff := before.Diff(top.Node.Snapshot(t), staysOnNode...); len(diff) > 0 {
+			t.Errorf("DEL of another attachment changed:\n%s", strings.Join(diff, "\n"))
+		}
+	}
+	for _, f := range families {
+		reach(t, &p.Namespace, top.Outside, f.outside)
+	}
+}
