@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -tags linux Zipline zipline.c -- -mcpu=v3 -std=gnu11 -nostdinc -Wall -Wextra -Werror -Wshadow -Wno-unused-function

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef ZIPLINE_LOCAL_H
+#define ZIPLINE_LOCAL_H
+
+/**
+ * local_destination() - the neighbour that the packet may be carried to directly
+ * @skb: the packet
+ * @source: the endpoint it comes from
+ * @addr: destination address
+ * @dest: set to the endpoint found
+ *
+ * Return: 0, or a negative reason
+ */
+static __always_inline int local_destination(struct __sk_buff *skb, const struct endpoint *source,
+					     const struct address *addr, struct endpoint **dest)
+{
+	struct endpoint *ep = endpoint_lookup(addr);
+
+	if (!ep)
+		return -REASON_NEXT_NO_ENDPOINT;
+	if (ep->ifindex == skb->ifindex)
+		return -REASON_NEXT_SELF;
+	if (ep->network != source->network)
+		return -REASON_NEXT_NETWORK;
+	if (!(ep->flags & source->flags & ENDPOINT_DIRECT))
+		return -REASON_NEXT_NOT_DIRECT;
+	*dest = ep;
+	return 0;
+}
+
+/**
+ * local_fits() - is every packet on the wire within the MTU?
+ * @skb: the packet
+ * @l3_len: length of the IP header, without what segmentation removes
+ * @l4_offset: of the TCP or UDP header; a constant
+ * @protocol: IPPROTO_TCP or IPPROTO_UDP
+ * @mtu: of the destination
+ *
+ * A GSO packet is as large as its segments will be; its own length says
+ * nothing, and the length in its IP header may be 0 (BIG TCP).
+ *
+ * Return: 0 if so, else a negative reason
+ */
+static __always_inline int local_fits(struct __sk_buff *skb, __u32 l3_len, __u32 l4_offset,
+				      __u8 protocol, __u32 mtu)
+{
+	__u32 l4_len = UDP_HLEN;
+	__u8 buf, *doff;
+
+	if (!skb->gso_size)
+		return skb->len - ETH_HLEN <= mtu ? 0 : -REASON_NEXT_MTU;
+	if (protocol == IPPROTO_TCP) {
+		doff = packet_header(skb, l4_offset + TCP_DOFF_OFFSET, sizeof(buf), &buf);
+		if (!doff)
+			return -REASON_NEXT_MALFORMED;
+		l4_len = (*doff >> 4) * 4;
+		if (l4_len < TCP_HLEN_MIN)
+			return -REASON_NEXT_MALFORMED;
+	}
+	return l3_len + l4_len + skb->gso_size <= mtu ? 0 : -REASON_NEXT_MTU;
+}
+
+/**
+ * local_deliver() - carry the packet into the neighbour's container
+ * @skb: the packet
+ * @dest: the neighbour
+ *
+ * Both ends see one L2 segment: the frame comes from the MAC that answers ARP
+ * there, and the TTL is untouched. The mark is the node's and ends here as it
+ * would on a veth (redirect_peer keeps it). The packet type is already
+ * PACKET_HOST, which kernels before the scrub fix of 6.15 hand on unchanged.
+ */
+static __always_inline int local_deliver(struct __sk_buff *skb, const struct endpoint *dest)
+{
+	__u8 macs[2 * ETH_ALEN];
+
+	mac_copy(macs, dest->mac);
+	mac_copy(macs + ETH_ALEN, dest->host_mac);
+	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
+		return -REASON_NEXT_MALFORMED;
+	skb->mark = 0;
+	bpf_redirect_peer(dest->ifindex, 0);
+	return -REASON_DIRECT;
+}
+
+/**
+ * frame_check() - may a frame like this be carried past the stack at all?
+ * @skb: the packet
+ *
+ * PACKET_HOST says that the frame is addressed to the host veth's own MAC, as
+ * it is at this moment.
+ */
+static __always_inline int frame_check(struct __sk_buff *skb)
+{
+	if (skb->vlan_present)
+		return -REASON_NEXT_VLAN;
+	if (skb->pkt_type == PACKET_OTHERHOST)
+		return -REASON_NEXT_OTHERHOST;
+	if (skb->pkt_type != PACKET_HOST)
+		return -REASON_NEXT_GROUP;
+	return 0;
+}
+
+#endif

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef ZIPLINE_MAPS_H
+#define ZIPLINE_MAPS_H
+
+/*
+ * The maps are shared by every version of the programs that uses the same
+ * layout version (loader/paths.go). A change of a key or value below needs a
+ * new one.
+ */
+
+/**
+ * struct address - an IP address of either family
+ * @w: IPv6 as it is on the wire, IPv4 as ::ffff:a.b.c.d
+ */
+struct address {
+	__be32 w[4];
+};
+
+/* The flags of an endpoint, and of its device. */
+enum endpoint_flags {
+	ENDPOINT_SOURCE_CHECK = 1, /* drop what has a source address not leased to the device */
+	ENDPOINT_MAC_CHECK = 2, /* drop what has another source MAC */
+	ENDPOINT_DIRECT = 4, /* may talk to its neighbours past the stack */
+};
+
+/**
+ * struct endpoint - where an address lives
+ * @ifindex: host veth
+ * @mtu: MTU of the container's device
+ * @network: addresses with equal network are neighbours on one L2 segment
+ * @mac: MAC of the container's device
+ * @host_mac: MAC of the host veth
+ * @flags: enum endpoint_flags
+ */
+struct endpoint {
+	__u32 ifindex;
+	__u32 mtu;
+	__u64 network;
+	__u8 mac[ETH_ALEN];
+	__u8 host_mac[ETH_ALEN];
+	__u32 flags;
+};
+
+#define DEVICE_NETWORKS 4
+
+/**
+ * struct device - what holds for a host veth whatever the source address
+ * @networks: the networks of its addresses, 0 where there is none; neighbours
+ *            in a fifth network are the stack's to answer for
+ * @mac: MAC of the container's device
+ * @host_mac: MAC of the host veth
+ * @flags: enum endpoint_flags
+ *
+ * A packet whose source address is leased to nobody finds no endpoint, yet the
+ * programs must know whether its device is checked, and which networks an ARP
+ * probe or a solicitation from a link-local address asks in.
+ */
+struct device {
+	__u64 networks[DEVICE_NETWORKS];
+	__u8 mac[ETH_ALEN];
+	__u8 host_mac[ETH_ALEN];
+	__u32 flags;
+};
+
+/**
+ * struct counter - one row of the counters map
+ * @packets: how many (a GSO packet counts once)
+ * @bytes: their length with the Ethernet header
+ */
+struct counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* Written by the loader package at ADD, DEL and GC; read by the programs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct address);
+	__type(value, struct endpoint);
+} endpoints SEC(".maps");
+
+/*
+ * Keyed by ifindex. Written by the loader package together with the first
+ * endpoint of the device; read by the programs, never on the direct path.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, struct device);
+} devices SEC(".maps");
+
+/* Written by the programs, one row per hook and reason; read by the loader package. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, HOOKS * REASONS);
+	__type(key, __u32);
+	__type(value, struct counter);
+} counters SEC(".maps");
+
+static __always_inline struct endpoint *endpoint_lookup(const struct address *addr)
+{
+	return bpf_map_lookup_elem(&endpoints, addr);
+}
+
+static __always_inline struct device *device_lookup(__u32 ifindex)
+{
+	return bpf_map_lookup_elem(&devices, &ifindex);
+}
+
+/**
+ * device_neighbour() - the endpoint that a device may ask for, if there is one
+ * @dev: the device that asks
+ * @ifindex: its index
+ * @addr: the address asked for
+ *
+ * Not the device's own address, so that a probe for it stays unanswered.
+ */
+static __always_inline struct endpoint *device_neighbour(const struct device *dev, __u32 ifindex,
+							 const struct address *addr)
+{
+	struct endpoint *ep = endpoint_lookup(addr);
+	bool found = false;
+
+	if (!ep || ep->ifindex == ifindex || !ep->network)
+		return NULL;
+#pragma unroll
+	for (int i = 0; i < DEVICE_NETWORKS; i++)
+		found |= dev->networks[i] == ep->network;
+	return found ? ep : NULL;
+}
+
+#endif

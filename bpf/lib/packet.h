@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef ZIPLINE_PACKET_H
+#define ZIPLINE_PACKET_H
+
+/**
+ * packet_header() - a header of the packet, for reading
+ * @skb: the packet
+ * @offset: from the Ethernet header; a constant
+ * @len: a constant
+ * @buf: where to copy it when it is not in the linear part
+ *
+ * Nothing is pulled: a partial pull of a GSO packet made of a fragment list
+ * crashes kernels before 6.16 in skb_segment, and reading does not need it.
+ *
+ * Return: the header, in the packet or in @buf; NULL when the packet ends first
+ */
+static __always_inline void *packet_header(struct __sk_buff *skb, __u32 offset, __u32 len, void *buf)
+{
+	void *data = (void *)(long)skb->data;
+	void *data_end = (void *)(long)skb->data_end;
+
+	if (data + offset + len <= data_end)
+		return data + offset;
+	if (bpf_skb_load_bytes(skb, offset, buf, len))
+		return NULL;
+	return buf;
+}
+
+static __always_inline struct address address_v4(__be32 ip)
+{
+	struct address addr = { .w = { 0, 0, bpf_htonl(0xffff), ip } };
+
+	return addr;
+}
+
+static __always_inline struct address address_v6(const struct in6_addr *ip)
+{
+	struct address addr = { .w = { ip->w[0], ip->w[1], ip->w[2], ip->w[3] } };
+
+	return addr;
+}
+
+static __always_inline bool in6_equal(const struct in6_addr *a, const struct in6_addr *b)
+{
+	return a->w[0] == b->w[0] && a->w[1] == b->w[1] && a->w[2] == b->w[2] && a->w[3] == b->w[3];
+}
+
+static __always_inline bool address_unspecified(const struct address *a)
+{
+	return !(a->w[0] | a->w[1] | a->w[2] | a->w[3]);
+}
+
+/* An IPv6 packet must not pass for the IPv4 endpoint whose key looks the same. */
+static __always_inline bool address_v4_mapped(const struct address *a)
+{
+	return !a->w[0] && !a->w[1] && a->w[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline bool address_link_local(const struct address *a)
+{
+	return (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
+static __always_inline bool address_multicast(const struct address *a)
+{
+	return (a->w[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
+}
+
+static __always_inline bool ipv4_group(__be32 ip)
+{
+	return (ip & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || ip == 0xffffffff;
+}
+
+static __always_inline bool mac_equal(const __u8 *a, const __u8 *b)
+{
+	return !(((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2])) |
+		 ((a[3] ^ b[3]) | (a[4] ^ b[4]) | (a[5] ^ b[5])));
+}
+
+static __always_inline void mac_copy(__u8 *to, const __u8 *from)
+{
+	__builtin_memcpy(to, from, ETH_ALEN);
+}
+
+#endif

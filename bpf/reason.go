@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import "fmt"
+
+// Reason says why a packet met its verdict. It is the row of the packet's
+// counter; lib/reason.h describes each.
+type Reason = ZiplineReason
+
+// Hook is a program that counts, an index as in enum hook of lib/reason.h.
+type Hook uint8
+
+// The programs that count.
+const (
+	HookEndpoint Hook = iota
+	HookUplink
+)
+
+// Reasons is the number of rows that a hook has in the counters map, and Hooks
+// the number of hooks: the row of a counter is hook * Reasons + reason.
+const (
+	Reasons = 128
+	Hooks   = 2
+)
+
+// Verdict is what became of a packet.
+type Verdict uint8
+
+// The verdicts, as a reason implies them.
+const (
+	// VerdictRedirect: carried past the stack, or answered in its place.
+	VerdictRedirect Verdict = iota
+	// VerdictDrop: not delivered.
+	VerdictDrop
+	// VerdictNext: left to the next program and the stack.
+	VerdictNext
+)
+
+// Verdict returns what a packet with this reason has met with. The ranges are
+// those of lib/reason.h.
+func (r ZiplineReason) Verdict() Verdict {
+	switch {
+	case r < ZiplineReasonREASON_DROP_FIRST:
+		return VerdictRedirect
+	case r < ZiplineReasonREASON_NEXT_FIRST:
+		return VerdictDrop
+	default:
+		return VerdictNext
+	}
+}
+
+// String returns the reason in words that stand alone in a list of counters.
+func (r ZiplineReason) String() string {
+	if name, ok := reasonNames[r]; ok {
+		return name
+	}
+	return fmt.Sprintf("reason %d", uint32(r))
+}
+
+// String returns the word for the verdict.
+func (v Verdict) String() string {
+	switch v {
+	case VerdictRedirect:
+		return "redirect"
+	case VerdictDrop:
+		return "drop"
+	default:
+		return "next"
+	}
+}
+
+// String returns the name of the program.
+func (h Hook) String() string {
+	if h == HookUplink {
+		return "from_uplink"
+	}
+	return ZiplineProgFromEndpoint
+}
+
+var reasonNames = map[Reason]string{
+	ZiplineReasonREASON_DIRECT:            "carried directly to a neighbour",
+	ZiplineReasonREASON_ARP_REPLY:         "arp request answered",
+	ZiplineReasonREASON_ND_REPLY:          "neighbour solicitation answered",
+	ZiplineReasonREASON_DROP_SOURCE:       "source address not leased to the device",
+	ZiplineReasonREASON_DROP_MAC:          "source mac is not the endpoint's",
+	ZiplineReasonREASON_DROP_ARP:          "arp sender address not leased to the device",
+	ZiplineReasonREASON_DROP_VLAN:         "priority tag hides another tag",
+	ZiplineReasonREASON_NEXT_ETHERTYPE:    "neither arp nor ip",
+	ZiplineReasonREASON_NEXT_VLAN:         "vlan tag",
+	ZiplineReasonREASON_NEXT_MALFORMED:    "malformed headers",
+	ZiplineReasonREASON_NEXT_ARP:          "arp left to the stack",
+	ZiplineReasonREASON_NEXT_ND:           "neighbour solicitation left to the stack",
+	ZiplineReasonREASON_NEXT_STACK_SOURCE: "link-local or unspecified source",
+	ZiplineReasonREASON_NEXT_UNCHECKED:    "foreign source on an unchecked device",
+	ZiplineReasonREASON_NEXT_GROUP:        "multicast or broadcast",
+	ZiplineReasonREASON_NEXT_OTHERHOST:    "frame for another mac",
+	ZiplineReasonREASON_NEXT_FRAGMENT:     "fragment",
+	ZiplineReasonREASON_NEXT_OPTIONS:      "ip options or extension headers",
+	ZiplineReasonREASON_NEXT_TTL:          "ttl expired",
+	ZiplineReasonREASON_NEXT_PROTOCOL:     "neither tcp nor udp",
+	ZiplineReasonREASON_NEXT_NO_ENDPOINT:  "destination is no endpoint of this node",
+	ZiplineReasonREASON_NEXT_SELF:         "destination is the source device",
+	ZiplineReasonREASON_NEXT_NETWORK:      "destination in another network",
+	ZiplineReasonREASON_NEXT_NOT_DIRECT:   "an end without direct forwarding",
+	ZiplineReasonREASON_NEXT_MTU:          "larger than the destination's mtu",
+	ZiplineReasonREASON_NEXT_TRACKED:      "flow known to conntrack",
+	ZiplineReasonREASON_NEXT_CONNTRACK:    "conntrack lookup refused",
+}
