@@ -97,7 +97,7 @@ func newTopology(tb testing.TB, v variant, opts testrig.Options) *topology {
 	for _, program := range []string{"ping", "nft", "iptables", "conntrack"} {
 		testutil.RequireProgram(tb, program)
 	}
-	opts.PluginPath = pluginPath(tb, v)
+	opts.PluginPath = append(opts.PluginPath, pluginPath(tb, v)...)
 	return &topology{World: testrig.New(tb, opts), v: v, tb: tb}
 }
 

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// detachPrograms takes every program from a device's ingress hook and returns a
+// function that puts them back.
+func (top *topology) detachPrograms(t *testing.T, device string) func() {
+	t.Helper()
+	var programs []*ebpf.Program
+	var index int
+	err := top.Node.Do(func() error {
+		dev, err := net.InterfaceByName(device)
+		if err != nil {
+			return err
+		}
+		index = dev.Index
+		attached, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
+		if err != nil {
+			return fmt.Errorf("query programs of %s: %w", device, err)
+		}
+		for _, p := range attached.Programs {
+			program, err := ebpf.NewProgramFromID(p.ID)
+			if err != nil {
+				return err
+			}
+			programs = append(programs, program)
+			if err := link.RawDetachProgram(link.RawDetachProgramOptions{
+				Target: index, Program: program, Attach: ebpf.AttachTCXIngress,
+			}); err != nil {
+				return fmt.Errorf("detach program: %w", err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(programs) == 0 {
+		t.Fatalf("%s has no program to detach", device)
+	}
+	return func() {
+		err := top.Node.Do(func() error {
+			var errs []error
+			for _, program := range programs {
+				errs = append(errs, link.RawAttachProgram(link.RawAttachProgramOptions{
+					Target: index, Program: program, Attach: ebpf.AttachTCXIngress,
+				}), program.Close())
+			}
+			return errors.Join(errs...)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// changeEndpoint changes an address's entry in the pinned endpoints map, or
+// deletes it where change returns nil, and returns a function that puts the old
+// value back.
+func (top *topology) changeEndpoint(t *testing.T, addr netip.Addr, change func(value []byte) []byte) func() {
+	t.Helper()
+	var key, old []byte
+	err := top.withEndpoints(func(m *ebpf.Map) error {
+		entries := m.Iterate()
+		var k, v []byte
+		for entries.Next(&k, &v) {
+			if bytes.Contains(k, addr.AsSlice()) {
+				key, old = bytes.Clone(k), bytes.Clone(v)
+			}
+		}
+		if err := entries.Err(); err != nil || key == nil {
+			return fmt.Errorf("find endpoint of %s: %w", addr, errors.Join(err, ebpf.ErrKeyNotExist))
+		}
+		if value := change(bytes.Clone(old)); value != nil {
+			return m.Put(key, value)
+		}
+		return m.Delete(key)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := top.withEndpoints(func(m *ebpf.Map) error { return m.Put(key, old) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// withEndpoints opens the node's endpoints map by its pin.
+func (top *topology) withEndpoints(f func(*ebpf.Map) error) error {
+	return top.Node.Do(func() error {
+		pins, err := filepath.Glob("/sys/fs/bpf/zipline/*/*/endpoints")
+		if err != nil || len(pins) != 1 {
+			return fmt.Errorf("find pin of endpoints: %q, %w", pins, err)
+		}
+		m, err := ebpf.LoadPinnedMap(pins[0], nil)
+		if err != nil {
+			return fmt.Errorf("open endpoints: %w", err)
+		}
+		defer func() { _ = m.Close() }()
+		return f(m)
+	})
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/zipline-cni/zipline/internal/reference"
+	"github.com/zipline-cni/zipline/internal/testrig"
+)
+
+// status executes STATUS as a runtime does, without a container's variables.
+func (top *topology) status(config string) testrig.Reply {
+	top.tb.Helper()
+	return top.Node.Invoke(top.tb, testrig.Invocation{Command: "STATUS", Config: config})
+}
+
+func TestStatusOfAWorkingNetworkSaysNothingAndChangesNothing(t *testing.T) {
+	for _, v := range append([]variant{automatic}, tiers...) {
+		top := newTopology(t, v, testrig.Options{})
+		before := top.Node.Snapshot(t)
+		reply := top.status(network{}.config(v))
+		if reply.Err() != nil || reply.Stdout != "" {
+			t.Errorf("%s, fresh node: %v, stdout %q", v.name, reply.Err(), reply.Stdout)
+		}
+		top.wantUnchanged(t, before)
+		p := top.attach(network{})
+		if err := top.status(p.config).Err(); err != nil {
+			t.Errorf("%s, with a container: %v", v.name, err)
+		}
+	}
+}
+
+func TestStatusReportsWhatADDWouldMeet(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		code    uint
+		details string
+		config  network
+		prepare func(t *testing.T, top *topology)
+	}{
+		{"an exhausted pool", 50, "ipam", network{v4: "10.77.0.0/29", v6: "-"}, func(t *testing.T, top *topology) {
+			top.attachAll(network{v4: "10.77.0.0/29", v6: "-"}, 5)
+		}},
+		{"a delegate that is not installed", 50, "ipam", network{ipam: map[string]any{"type": "no-such-ipam"}}, nil},
+		{"a delegate that is not available", 51, "", network{ipam: map[string]any{"type": "recorder", "status": 51}}, nil},
+		{"bpffs that cannot be used in a mode asked for by name", 50, "", network{}, readOnlyBPF},
+		{"bpffs that cannot be used in the kernel's mode", 0, "", network{keys: map[string]any{"forwarding": "kernel"}}, readOnlyBPF},
+		{"bpffs that cannot be used in the automatic mode", 0, "", network{keys: map[string]any{"forwarding": "auto"}}, readOnlyBPF},
+		{"a bad key", 7, "forwarding", network{keys: map[string]any{"forwarding": "fast"}}, nil},
+		{"a version without STATUS", 1, "", network{keys: map[string]any{"cniVersion": "1.0.0"}}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			top := newTopology(t, directTier, testrig.Options{PluginPath: []string{recordingIPAM(t)}})
+			if c.prepare != nil {
+				c.prepare(t, top)
+			}
+			before := top.Node.Snapshot(t)
+			reply := top.status(c.config.config(top.v))
+			if c.code == 0 {
+				if err := reply.Err(); err != nil {
+					t.Error(err)
+				}
+			} else {
+				wantError(t, reply, c.code, c.details, "")
+			}
+			top.wantUnchanged(t, before)
+		})
+	}
+}
+
+// TestUnusableBPFFS attaches where nothing can be pinned: refused where eBPF was
+// asked for by name, otherwise forwarded by the kernel.
+func TestUnusableBPFFS(t *testing.T) {
+	for forwarding, works := range map[string]bool{"auto": true, "kernel": true, "direct": false} {
+		t.Run(forwarding, func(t *testing.T) {
+			t.Parallel()
+			top := newTopology(t, directTier, testrig.Options{})
+			readOnlyBPF(t, top)
+			fresh := top.Node.Snapshot(t)
+			n := network{keys: map[string]any{"forwarding": forwarding}}
+			if !works {
+				wantError(t, top.container().Invoke(t, "ADD", n.config(top.v)), 105, "forwarding", "")
+				top.wantNothingLeft(t, fresh)
+				return
+			}
+			pods := top.attachAll(n, 2)
+			for _, f := range families {
+				reach(t, &pods[0].Namespace, &pods[1].Namespace, f.addr(pods[1]))
+				reach(t, &pods[0].Namespace, top.Outside, f.outside)
+			}
+			top.del(pods[0])
+			top.del(pods[1])
+			top.wantNothingLeft(t, fresh)
+		})
+	}
+}
+
+// readOnlyBPF makes the node's bpffs refuse every pin.
+func readOnlyBPF(t *testing.T, top *topology) {
+	t.Helper()
+	top.Node.MustRun(t, "mount", "-o", "remount,ro", "/sys/fs/bpf")
+}
+
+// TestBPFFSThatIsNotMounted attaches on a node where nobody mounted it.
+func TestBPFFSThatIsNotMounted(t *testing.T) {
+	top := newTopology(t, directTier, testrig.Options{})
+	top.Node.MustRun(t, "umount", "/sys/fs/bpf")
+	pods := top.attachAll(network{}, 2)
+	for _, f := range families {
+		reach(t, &pods[0].Namespace, &pods[1].Namespace, f.addr(pods[1]))
+	}
+	if err := pods[0].Invoke(t, "CHECK", withPrevResult(t, pods[0].config, pods[0].result)).Err(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestEachCallInAMountNamespaceOfItsOwn is a runtime under "ip netns exec", which
+// mounts /sys anew for every call: pins do not outlive one, yet the node must
+// not fall apart into two sets of maps.
+func TestEachCallInAMountNamespaceOfItsOwn(t *testing.T) {
+	top := newTopology(t, directTier, testrig.Options{})
+	plugin := reference.BuildZipline(t)
+	call := func(command, config string, c *testrig.Container) string {
+		t.Helper()
+		script := "mount -t sysfs none /sys; mount -t bpf none /sys/fs/bpf; exec " + plugin
+		return top.Node.MustRunInput(t, config, "env", "CNI_COMMAND="+command, "CNI_CONTAINERID="+c.ID, "CNI_NETNS="+c.Path,
+			"CNI_IFNAME="+testrig.IfName, "CNI_PATH="+filepath.Dir(plugin), "unshare", "-m", "sh", "-c", script)
+	}
+	config := network{}.config(top.v)
+	var pods []*pod
+	for range 3 {
+		c := top.container()
+		pods = append(pods, newPod(t, c, config, parseResult(t, call("ADD", config, c))))
+	}
+	for _, f := range families {
+		for _, to := range pods[1:] {
+			reach(t, &pods[0].Namespace, &to.Namespace, f.addr(to))
+		}
+	}
+	for _, p := range pods {
+		call("CHECK", withPrevResult(t, config, p.result), p.Container)
+	}
+	call("DEL", config, pods[0].Container)
+	for _, f := range families {
+		reach(t, &pods[1].Namespace, &pods[2].Namespace, f.addr(pods[2]))
+		if _, err := pods[1].PingWith(f.addr(pods[0]), testrig.PingOptions{Negative: true}); err == nil {
+			t.Errorf("%s: a deleted container answers", f.name)
+		}
+	}
+}
+
+// recordingIPAM makes an IPAM plugin named recorder in a directory of its own.
+// It notes its calls in /run/recorder, gives one address, and fails STATUS with
+// the code that its key "status" says.
+func recordingIPAM(tb testing.TB) string {
+	tb.Helper()
+	dir := tb.TempDir()
+	script := `#!/bin/sh
+stdin=$(cat)
+echo "$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME $stdin" >> /run/recorder
+case "$CNI_COMMAND $stdin" in
+ADD*) echo '{"cniVersion":"1.1.0","ips":[{"address":"10.77.0.40/16","gateway":"10.77.0.1"}]}' ;;
+STATUS*'"status":51'*) echo '{"cniVersion":"1.1.0","code":51,"msg":"few addresses"}'; exit 1 ;;
+esac
+`
+	if err := os.WriteFile(filepath.Join(dir, "recorder"), []byte(script), 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	return dir
+}
