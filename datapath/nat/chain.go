@@ -3,6 +3,8 @@
 package nat
 
 import (
+	"sync"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 )
@@ -37,9 +39,8 @@ type rule struct {
 	exprs   []expr.Any
 }
 
-// chains are all chains of the table, in an order in which every chain is made
-// before a rule goes to it.
-func chains() []chainSpec {
+// chains are all chains of the table, in the order of the listing.
+var chains = sync.OnceValue(func() []chainSpec {
 	return []chainSpec{
 		{name: versionChain, comment: "the ruleset's version; zipline replaces other versions"},
 		{
@@ -60,7 +61,7 @@ func chains() []chainSpec {
 			rules: forwardRules(),
 		},
 	}
-}
+})
 
 func (c chainSpec) isBase() bool { return c.kind != "" }
 

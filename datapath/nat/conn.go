@@ -11,12 +11,11 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/zipline-cni/zipline/internal/nfnl"
 )
 
 const (
-	// defaultSendBuffer is less than the kernel's default (212,992 bytes minus
-	// overhead). A batch is one datagram, and must fit.
-	defaultSendBuffer = 64 << 10
 	// maxAttempts at a batch that lost a race. With the pauses below it gives
 	// up after about a second of uninterrupted change by others.
 	maxAttempts = 200
@@ -68,14 +67,11 @@ func (r *Ruleset) look(requests ...message) (*snapshot, error) {
 	}
 	replies := make([]reply, len(all))
 	for range all {
-		m, err := r.receive(first)
-		seq := m.Header.Sequence
+		m, index, refused, err := r.receive(first)
 		if err != nil {
-			if seq = sequence(err); seq == 0 {
-				return nil, fmt.Errorf("read netfilter socket: %w", err)
-			}
+			return nil, err
 		}
-		replies[seq-first] = reply{m, err}
+		replies[index] = reply{m, refused}
 	}
 	for i, reply := range replies {
 		if reply.err != nil && (i == 0 || !reply.missing()) {
@@ -102,12 +98,18 @@ func decodeGeneration(m netlink.Message) (generation uint32, err error) {
 // dump asks for all objects of a kind. It is consistent only if the generation
 // is the same before and after.
 func (r *Ruleset) dump(m message) ([]netlink.Message, error) {
-	m.Header.Flags |= netlink.Dump
-	replies, err := r.conn.Execute(m.Message)
+	var all []netlink.Message
+	err := r.conn.Dump(m.Message, func(m netlink.Message) error {
+		all = append(all, m)
+		return nil
+	})
+	if errors.Is(err, nfnl.ErrInterrupted) {
+		return nil, &conflict{err}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.what, err)
 	}
-	return replies, nil
+	return all, nil
 }
 
 // unchanged returns a conflict unless the ruleset is still of this generation.
@@ -136,22 +138,18 @@ func (r *Ruleset) commit(generation uint32, messages []message) error {
 	if err != nil {
 		return err
 	}
-	last := first + uint32(len(messages))
 	var failed error
 	for {
-		m, err := r.receive(first)
-		seq := m.Header.Sequence
+		_, index, refused, err := r.receive(first)
 		if err != nil {
-			if seq = sequence(err); seq == 0 {
-				return fmt.Errorf("read netfilter socket: %w", err)
-			}
-			if failed == nil {
-				failed = fmt.Errorf("%s: %w", all[seq-first].what, errors.Unwrap(err))
-			}
+			return err
+		}
+		if refused != nil && failed == nil {
+			failed = fmt.Errorf("%s: %w", all[index].what, refused)
 		}
 		// An error of the whole batch is reported for its first message, and
 		// nothing need follow.
-		if seq == last || seq == first && err != nil {
+		if int(index) == len(messages) || index == 0 && refused != nil {
 			return raced(failed)
 		}
 	}
@@ -170,57 +168,23 @@ func raced(err error) error {
 	return err
 }
 
-// send sends messages as one datagram and returns the first's sequence number;
-// the others follow without a gap.
 func (r *Ruleset) send(messages []message) (first uint32, err error) {
-	size := 0
 	out := make([]netlink.Message, len(messages))
 	for i, m := range messages {
 		out[i] = m.Message
-		size += len(m.Data) + 20
 	}
-	if size > r.written {
-		// The kernel accounts more than the payload; this needs CAP_NET_ADMIN,
-		// as everything here does.
-		if err := r.conn.SetWriteBuffer(2 * size); err != nil {
-			return 0, fmt.Errorf("widen netfilter socket for %d bytes: %w", size, err)
-		}
-		r.written = size
-	}
-	sent, err := r.conn.SendMessages(out)
-	if err != nil {
-		return 0, fmt.Errorf("write netfilter socket: %w", err)
-	}
-	return sent[0].Header.Sequence, nil
+	return r.conn.Send(out...)
 }
 
-// receive returns the next message or error of the exchange that began with
-// sequence number first, and skips what an earlier one left behind.
-func (r *Ruleset) receive(first uint32) (netlink.Message, error) {
-	for {
-		messages, err := r.conn.Receive()
-		if err != nil {
-			if seq := sequence(err); seq != 0 && seq-first > 1<<31 {
-				continue
-			}
-			return netlink.Message{}, err
-		}
-		for _, m := range messages {
-			if m.Header.Sequence-first < 1<<31 {
-				return m, nil
-			}
-		}
+// receive returns the next answer of an exchange: a message, or what the kernel
+// reports (then refused), and which request it is about.
+func (r *Ruleset) receive(first uint32) (m netlink.Message, index uint32, refused, err error) {
+	m, err = r.conn.Receive(first)
+	var kernel *nfnl.Error
+	if errors.As(err, &kernel) {
+		return m, kernel.Sequence - first, kernel.Errno, nil
 	}
-}
-
-// sequence returns which message the kernel reports an error of, 0 for an error
-// of the socket.
-func sequence(err error) uint32 {
-	var op *netlink.OpError
-	if errors.As(err, &op) {
-		return op.Sequence
-	}
-	return 0
+	return m, m.Header.Sequence - first, nil, err
 }
 
 func batchBegin(generation uint32) message {

@@ -4,10 +4,8 @@ package nat
 
 import (
 	"errors"
-	"fmt"
 
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
+	"github.com/zipline-cni/zipline/internal/nfnl"
 )
 
 // Link groups of the host side of endpoints. Rules tell endpoints from all
@@ -29,26 +27,19 @@ var ErrNoTable = errors.New("table inet zipline is missing, incomplete or of ano
 
 // Ruleset is a connection to the nftables of one network namespace. It must not
 // be used by two goroutines at once.
-type Ruleset struct {
-	conn *netlink.Conn
-	// written is how many bytes the socket's send buffer takes for sure.
-	written int
-}
+type Ruleset struct{ conn *nfnl.Conn }
 
 // Open connects to the nftables of the calling thread's network namespace. The
 // caller must Close.
 func Open() (*Ruleset, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	conn, err := nfnl.Open()
 	if err != nil {
-		return nil, fmt.Errorf("open netfilter socket: %w", err)
+		return nil, err
 	}
-	return &Ruleset{conn: conn, written: defaultSendBuffer}, nil
+	return &Ruleset{conn}, nil
 }
 
-// Close ends the connection.
-func (r *Ruleset) Close() error {
-	if err := r.conn.Close(); err != nil {
-		return fmt.Errorf("close netfilter socket: %w", err)
-	}
-	return nil
-}
+// Close ends the connection. After a deletion, by whomever in the namespace, it
+// waits for the kernel to free what was deleted (about 10 ms): a caller with
+// other work to do does it between the deletion and Close.
+func (r *Ruleset) Close() error { return r.conn.Close() }

@@ -68,7 +68,7 @@ func (c chainSpec) sameHook(is chainState) bool {
 	return is.kind == c.kind && is.hook == uint32(c.hook) && is.priority == uint32(c.priority)
 }
 
-// lookups asks for every chain of the ruleset. Together they prove that the
+// chainLookups asks for every chain of the ruleset. Together they prove that the
 // table is there and of this version, and that no rule was flushed, in the
 // round trip that is needed anyway.
 func chainLookups() []message {
