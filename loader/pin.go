@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// mountBPFFS makes sure that there is a bpffs, and mounts one where there is
+// none. Two processes that mounted at once would put one bpffs over the other,
+// so the mount point itself is the lock: whoever opened it before the mount
+// waits, whoever opens it after sees a bpffs.
+func (s Site) mountBPFFS() error {
+	path := s.bpffs()
+	if isBPFFS(path) {
+		return nil
+	}
+	if err := mountOnce(path); err != nil {
+		return &BPFFSError{Path: path, Err: err}
+	}
+	return nil
+}
+
+func mountOnce(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }() // nothing was written
+	if err := flock(dir, unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock mount point: %w", err)
+	}
+	if isBPFFS(path) {
+		return nil
+	}
+	if err := unix.Mount("bpf", path, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
+		return fmt.Errorf("mount bpffs: %w", err)
+	}
+	return nil
+}
+
+func isBPFFS(path string) bool {
+	var stat unix.Statfs_t
+	return unix.Statfs(path, &stat) == nil && stat.Type == unix.BPF_FS_MAGIC
+}
+
+// pin makes the set the pinned one. Where its maps are pinned already only the
+// program's pin changes, by one rename; else a whole directory is built beside
+// the old one and takes its place. Both under the exclusive lock.
+func (n *Node) pin(s *set) error {
+	dir := n.pinDir()
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return &BPFFSError{Path: n.site.bpffs(), Err: err}
+	}
+	if err := n.repin(s, dir); err != nil {
+		return &BPFFSError{Path: n.site.bpffs(), Err: err}
+	}
+	return nil
+}
+
+func (n *Node) repin(s *set, dir string) error {
+	if s.pinned(dir) {
+		if err := os.RemoveAll(nextName(programPin(dir))); err != nil {
+			return fmt.Errorf("remove unfinished pin: %w", err)
+		}
+		if err := pinProgram(s, nextName(programPin(dir))); err != nil {
+			return err
+		}
+		if err := os.Rename(nextName(programPin(dir)), programPin(dir)); err != nil {
+			return fmt.Errorf("publish program pin: %w", err)
+		}
+		return nil
+	}
+	next := nextName(dir)
+	if err := os.RemoveAll(next); err != nil {
+		return fmt.Errorf("remove unfinished pins: %w", err)
+	}
+	if err := os.Mkdir(next, 0o700); err != nil {
+		return fmt.Errorf("make pin directory: %w", err)
+	}
+	if err := s.pinAll(next); err != nil {
+		return errors.Join(err, os.RemoveAll(next))
+	}
+	// Nobody loses anything between these two steps: the descriptors are open,
+	// and a process that finds no pins waits for the lock.
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove old pins: %w", err)
+	}
+	if err := os.Rename(next, dir); err != nil {
+		return fmt.Errorf("publish pins: %w", err)
+	}
+	return nil
+}
+
+func (s *set) pinAll(dir string) error {
+	for _, name := range mapNames() {
+		m, err := s.maps[name].Clone()
+		if err != nil {
+			return fmt.Errorf("duplicate map %q: %w", name, err)
+		}
+		err = m.Pin(mapPin(dir, name))
+		if err := errors.Join(err, m.Close()); err != nil {
+			return fmt.Errorf("pin map %q: %w", name, err)
+		}
+	}
+	return pinProgram(s, programPin(dir))
+}
+
+// pinProgram pins a duplicate, since pinning what is pinned moves the pin.
+func pinProgram(s *set, path string) error {
+	p, err := s.program.Clone()
+	if err != nil {
+		return fmt.Errorf("duplicate program: %w", err)
+	}
+	if err := errors.Join(p.Pin(path), p.Close()); err != nil {
+		return fmt.Errorf("pin program: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// errNoTCX says that the kernel has no TCX (before 6.6).
+var errNoTCX = errors.New("no tcx")
+
+// attachTCX attaches at the tail: a program that sends packets elsewhere ends
+// the chain, so whoever wants to see or drop them must come before. It hides
+// nobody, since it says TCX_NEXT to what it leaves alone, and is hidden only by
+// one that says "pass" and means it.
+func attachTCX(s *set, index int) error {
+	// Each round reacts to what another process did since the query.
+	for range 5 {
+		ids, err := queryTCX(index)
+		if err != nil {
+			return err
+		}
+		err = attachOnce(s, index, ids)
+		if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return fmt.Errorf("attached programs keep changing: %w", ErrBusy)
+}
+
+func attachOnce(s *set, index int, ids []uint32) error {
+	opts := link.RawAttachProgramOptions{
+		Target: index, Program: s.program, Attach: ebpf.AttachTCXIngress, Anchor: link.Tail(),
+	}
+	for _, id := range ids {
+		if id == s.info.id {
+			return nil
+		}
+		older, err := setByID(id)
+		if err != nil {
+			continue // somebody else's
+		}
+		defer older.close()
+		opts.Anchor = link.ReplaceProgram(older.program)
+	}
+	if err := link.RawAttachProgram(opts); err != nil {
+		return fmt.Errorf("attach tcx ingress: %w", err)
+	}
+	return nil
+}
+
+// queryTCX returns the ids of the programs on the TCX ingress of a device.
+// Returns errNoTCX where the kernel has no such hook.
+func queryTCX(index int) ([]uint32, error) {
+	result, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, ebpf.ErrNotSupported) {
+		return nil, errNoTCX
+	}
+	if err != nil {
+		return nil, fmt.Errorf("query tcx ingress: %w", err)
+	}
+	ids := make([]uint32, 0, len(result.Programs))
+	for _, p := range result.Programs {
+		ids = append(ids, uint32(p.ID))
+	}
+	return ids, nil
+}
