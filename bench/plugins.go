@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/zipline-cni/zipline/internal/reference"
+)
+
+// systemPath is the PATH that plugins see, as under a service manager.
+const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// config is the network configuration of both plugins, less its type. Where a key
+// has no meaning for one of them, it has to cost that one nothing.
+const config = `{"cniVersion":"1.0.0","name":"bench","type":%q,"bridge":"bench0","isGateway":true,` +
+	`"ipMasq":true,"ipMasqBackend":"iptables",` +
+	`"ipam":{"type":"host-local","subnet":"10.64.0.0/16","routes":[{"dst":"0.0.0.0/0"}]}}`
+
+// newPlugins says how each subject is executed.
+func newPlugins(tb testing.TB, opts Options) map[Subject]Plugin {
+	tb.Helper()
+	dir := opts.Plugins
+	if dir == "" {
+		dir = reference.Plugins(tb)
+	}
+	bridge := Plugin{
+		Program: filepath.Join(dir, "bridge"), CNIPath: dir, Path: systemPath,
+		Config: fmt.Sprintf(config, "bridge"),
+	}
+	zipline := Plugin{
+		Program: opts.Zipline, CNIPath: filepath.Dir(opts.Zipline) + ":" + dir, Path: systemPath,
+		Config: fmt.Sprintf(config, "zipline"),
+	}
+	for _, p := range []Plugin{bridge, zipline} {
+		if _, err := os.Stat(p.Program); err != nil {
+			tb.Fatal(fmt.Errorf("find plugin: %w", err))
+		}
+	}
+	return map[Subject]Plugin{Zipline: zipline, Control: zipline, Bridge: bridge}
+}

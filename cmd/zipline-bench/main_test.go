@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestWrongUsageIsTold(t *testing.T) {
+	for _, args := range [][]string{nil, {"detach"}, {"attach", "-no-such-flag"}} {
+		var stderr bytes.Buffer
+		if err := run(args, io.Discard, &stderr); !errors.Is(err, errUsage) {
+			t.Errorf("run %q: %v; want a usage error", args, err)
+		}
+		if stderr.Len() == 0 {
+			t.Errorf("run %q says nothing on stderr", args)
+		}
+	}
+}
+
+func TestHelpListsTheFlags(t *testing.T) {
+	var stderr bytes.Buffer
+	if err := run([]string{"attach", "-help"}, io.Discard, &stderr); !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("help: %v", err)
+	}
+	for _, want := range []string{"-check", "-json", "-csv", "-rounds", "-zipline"} {
+		if !strings.Contains(stderr.String(), want) {
+			t.Errorf("help has no %s", want)
+		}
+	}
+}
+
+func TestReportFileIsWrittenOnlyWhenNamed(t *testing.T) {
+	if err := writeFile("", nil); err != nil {
+		t.Errorf("no file: %v", err)
+	}
+	name := filepath.Join(t.TempDir(), "report")
+	write := func(w io.Writer) error {
+		_, err := io.WriteString(w, "text")
+		return err
+	}
+	if err := writeFile(name, write); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(name); err != nil || string(text) != "text" {
+		t.Errorf("file holds %q, %v", text, err)
+	}
+}
