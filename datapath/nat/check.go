@@ -130,6 +130,13 @@ func (r *Ruleset) checkTable(found *CheckError) error {
 		}
 		compareRules(c, rules[c.name], found)
 	}
+	strangeSets, strangeChains := is.strangers()
+	for _, name := range strangeSets {
+		found.add("set "+name, "is not zipline's", mendRules)
+	}
+	for _, name := range strangeChains {
+		found.add("chain "+name, "is not zipline's", mendRules)
+	}
 	return nil
 }
 

@@ -51,8 +51,8 @@ func (r *Ruleset) removeNetwork(subnets []netip.Prefix) error {
 		}
 		exempt, ok := rectangleOf(el)
 		return ok && slices.ContainsFunc(subnets, func(p netip.Prefix) bool {
-			return spanOf(p).overlaps(exempt.source)
-		}) && !slices.ContainsFunc(inUse, exempt.source.has)
+			return spanOf(p).contains(exempt.source) && !slices.ContainsFunc(inUse, p.Contains)
+		})
 	})
 	return err
 }

@@ -116,21 +116,35 @@ func (is *content) compatible() bool {
 	return true
 }
 
-// replaceRules keeps the sets with their elements, and replaces all rules. The
-// kernel switches the rules of all chains at once.
-func (is *content) replaceRules() []message {
-	batch := []message{deleteRules()}
+// strangers returns the names of sets and chains that are not of this version.
+// Anonymous sets are not among them: they come and go with their rules.
+func (is *content) strangers() (strangeSets, strangeChains []string) {
 	for name, s := range is.sets {
 		known := slices.ContainsFunc(sets, func(s *setSpec) bool { return s.name == name })
-		// Anonymous sets go with their rules.
 		if !known && s.flags&unix.NFT_SET_ANONYMOUS == 0 {
-			batch = append(batch, deleteSet(name))
+			strangeSets = append(strangeSets, name)
 		}
 	}
 	for name := range is.chains {
 		if !slices.ContainsFunc(chains(), func(c chainSpec) bool { return c.name == name }) {
-			batch = append(batch, deleteChain(name))
+			strangeChains = append(strangeChains, name)
 		}
+	}
+	slices.Sort(strangeSets)
+	slices.Sort(strangeChains)
+	return strangeSets, strangeChains
+}
+
+// replaceRules keeps the sets with their elements, and replaces all rules. The
+// kernel switches the rules of all chains at once.
+func (is *content) replaceRules() []message {
+	batch := []message{deleteRules()}
+	strangeSets, strangeChains := is.strangers()
+	for _, name := range strangeSets { // first: a map may refer to a chain
+		batch = append(batch, deleteSet(name))
+	}
+	for _, name := range strangeChains {
+		batch = append(batch, deleteChain(name))
 	}
 	for _, s := range sets {
 		if _, ok := is.sets[s.name]; !ok {
