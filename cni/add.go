@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cni
+
+import (
+	"errors"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/zipline-cni/zipline/datapath"
+)
+
+// Add attaches a container and prints the result. When it fails, everything
+// that it made is gone again.
+func (p *Plugin) Add(args *skel.CmdArgs) error {
+	c, err := ParseConfig(args.StdinData, args.Args)
+	if err != nil {
+		return err
+	}
+	manager, err := newManager(c, args)
+	if err != nil {
+		return addError(err)
+	}
+	endpoint, err := datapath.CreatePair(c.pair(args))
+	if err != nil {
+		return addError(err)
+	}
+	if err := p.connect(c, args, manager, endpoint); err != nil {
+		return addError(err)
+	}
+	return nil
+}
+
+// connect leases addresses and connects the pair; on failure it undoes both
+// and the pair.
+func (p *Plugin) connect(c *Config, args *skel.CmdArgs, manager manager, endpoint *datapath.Endpoint) (err error) {
+	var leased *lease
+	defer func() {
+		err = errors.Join(err, endpoint.Close())
+		if err != nil {
+			err = errors.Join(err, undoAdd(c, args, manager, leased))
+		}
+	}()
+	leased, err = manager.add()
+	if err != nil {
+		return err
+	}
+	spec, err := c.spec(endpoint.Pair, leased)
+	if err != nil {
+		return err
+	}
+	warnings, err := endpoint.Setup(spec)
+	if err != nil {
+		return err
+	}
+	p.warn(warnings)
+	return p.print(c, c.result(args, endpoint, leased))
+}
+
+func undoAdd(c *Config, args *skel.CmdArgs, manager manager, leased *lease) error {
+	hints := datapath.Hints{}
+	if leased != nil {
+		hints = leased.hints()
+	}
+	return errors.Join(datapath.Remove(attachment(c, args), hints), manager.del())
+}
+
+// pair describes the veth pair that the configuration asks for.
+func (c *Config) pair(args *skel.CmdArgs) datapath.Pair {
+	return datapath.Pair{
+		Attachment:  attachment(c, args),
+		Netns:       args.Netns,
+		MAC:         c.mac,
+		MTU:         c.MTU,
+		BigTCP:      c.BigTCP,
+		SourceCheck: c.SourceCheck == nil || *c.SourceCheck,
+	}
+}
+
+// spec describes the endpoint that the configuration and the lease ask for.
+// It completes the lease as the bridge plugin does: gateways that the IPAM
+// plugin left out, and the default routes of isDefaultGateway.
+func (c *Config) spec(pair datapath.Pair, l *lease) (*datapath.Spec, error) {
+	if len(l.addresses) == 0 {
+		return nil, newError(types.ErrInvalidNetworkConfig, "ipam", "IPAM plugin returned missing IP config")
+	}
+	l.complete(c.IsGateway, c.IsDefaultGateway)
+	spec := &datapath.Spec{
+		Pair:       pair,
+		Segment:    c.Bridge,
+		Addresses:  l.addresses,
+		Routes:     l.routes,
+		IsGateway:  c.IsGateway,
+		DAD:        c.EnableDAD,
+		MACCheck:   c.MACSpoofCheck,
+		Isolated:   c.PortIsolation,
+		Forwarding: c.Forwarding,
+	}
+	if c.IPMasq {
+		spec.Masquerade = &datapath.Masquerade{FullyRandom: c.MasqueradeFullyRandom, Egress: c.egress, Exempt: c.exempt}
+	}
+	if own := l.gatewayConflict(); own != "" {
+		return nil, invalid("ipam", "address %s is the gateway's", own)
+	}
+	return spec, nil
+}

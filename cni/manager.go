@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cni
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/zipline-cni/zipline/datapath"
+	"github.com/zipline-cni/zipline/ipam"
+)
+
+// manager gives and takes addresses: host-local's files served in-process,
+// or another IPAM plugin executed by the CNI convention.
+type manager interface {
+	add() (*lease, error)
+	del() error
+	check() error
+	status() error
+	gc(valid []types.GCAttachment) error
+	// held returns the addresses of the attachment, as far as the manager knows.
+	held() ([]netip.Addr, error)
+	// subnets returns those that addresses come from, as far as it knows.
+	subnets() []netip.Prefix
+}
+
+// newManager chooses the manager that the configuration names.
+func newManager(c *Config, args *skel.CmdArgs) (manager, error) {
+	if c.IPAM.Type != "host-local" || c.inIPAM.InProcess != nil && !*c.inIPAM.InProcess {
+		return &delegate{name: c.IPAM.Type, stdin: args.StdinData}, nil
+	}
+	pool, err := ipam.NewPool(args.StdinData, args.Args)
+	if err != nil {
+		return nil, err
+	}
+	return &inProcess{pool: pool, owner: ipam.Owner{ContainerID: args.ContainerID, IfName: args.IfName}}, nil
+}
+
+// inProcess serves host-local's configuration and files without a process.
+type inProcess struct {
+	pool  *ipam.Pool
+	owner ipam.Owner
+}
+
+func (m *inProcess) add() (*lease, error) {
+	r, err := m.pool.Allocate(m.owner)
+	if err != nil {
+		return nil, err
+	}
+	return leaseOfPool(r), nil
+}
+
+func (m *inProcess) del() error {
+	_, err := m.pool.Release(m.owner)
+	return err
+}
+
+func (m *inProcess) check() error                { return m.pool.Check(m.owner) }
+func (m *inProcess) status() error               { return m.pool.Status() }
+func (m *inProcess) held() ([]netip.Addr, error) { return m.pool.Leases(m.owner) }
+func (m *inProcess) subnets() []netip.Prefix     { return m.pool.Subnets() }
+
+func (m *inProcess) gc(valid []types.GCAttachment) error {
+	keep := map[ipam.Owner]bool{}
+	byID := map[string]bool{}
+	for _, v := range valid {
+		keep[ipam.Owner{ContainerID: v.ContainerID, IfName: v.IfName}] = true
+		byID[v.ContainerID] = true
+	}
+	_, err := m.pool.Collect(func(o ipam.Owner) bool {
+		// Old leases of host-local name no interface.
+		return keep[o] || o.IfName == "" && byID[o.ContainerID]
+	})
+	return err
+}
+
+// delegate executes an IPAM plugin from CNI_PATH with the environment and
+// standard input of this call (CNI specification, section 4).
+type delegate struct {
+	name  string
+	stdin []byte
+}
+
+func (d *delegate) add() (*lease, error) {
+	r, err := invoke.DelegateAdd(context.Background(), d.name, d.stdin, nil)
+	if err != nil {
+		return nil, d.error(err)
+	}
+	converted, err := current.NewResultFromResult(r)
+	if err != nil {
+		return nil, newError(CodeDelegateFailed, d.name, "convert result of IPAM plugin %s: %v", d.name, err)
+	}
+	return leaseOfResult(converted)
+}
+
+func (d *delegate) del() error {
+	return d.error(invoke.DelegateDel(context.Background(), d.name, d.stdin, nil))
+}
+
+func (d *delegate) check() error {
+	return d.error(invoke.DelegateCheck(context.Background(), d.name, d.stdin, nil))
+}
+
+func (d *delegate) status() error {
+	return d.error(invoke.DelegateStatus(context.Background(), d.name, d.stdin, nil))
+}
+
+func (d *delegate) gc([]types.GCAttachment) error {
+	return d.error(invoke.DelegateGC(context.Background(), d.name, d.stdin, nil))
+}
+
+func (*delegate) held() ([]netip.Addr, error) { return nil, nil }
+func (*delegate) subnets() []netip.Prefix     { return nil }
+
+// error keeps a plugin's own code, except for "internal", which says nothing.
+func (d *delegate) error(err error) error {
+	if err == nil {
+		return nil
+	}
+	var own *types.Error
+	if errors.As(err, &own) {
+		if own.Code != types.ErrInternal && own.Code != types.ErrUnknown {
+			return own
+		}
+		return newError(CodeDelegateFailed, d.name, "IPAM plugin %s: %v", d.name, own)
+	}
+	return newError(types.ErrPluginNotAvailable, d.name, "execute IPAM plugin %s: %v", d.name, err)
+}
+
+// attachmentsOf names the valid attachments of a GC call.
+func attachmentsOf(network string, valid []types.GCAttachment) []datapath.Attachment {
+	attachments := make([]datapath.Attachment, 0, len(valid))
+	for _, v := range valid {
+		attachments = append(attachments, datapath.Attachment{Network: network, ContainerID: v.ContainerID, IfName: v.IfName})
+	}
+	return attachments
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/zipline-cni/zipline/internal/nlink"
+)
+
+// Endpoint is the veth pair of an attachment, made but not yet addressed.
+type Endpoint struct {
+	Pair
+	Index   int              // ifindex of the host veth
+	HostMAC net.HardwareAddr // of the host veth
+
+	netns   ns.NetNS
+	offload uint32
+}
+
+// Close releases the handle on the container's namespace; the endpoint stays.
+func (e *Endpoint) Close() error { return e.netns.Close() }
+
+// CreatePair makes the veth pair and brings the host veth up, ready for an
+// IPAM plugin that speaks on the wire. It returns ErrNetns, ErrOwnNetns or
+// ErrExists (wrapped) with nothing created. A host veth of this name whose
+// other end is not in the container any more is the rest of an attachment
+// that lost its namespace, and is replaced.
+func CreatePair(p Pair) (*Endpoint, error) {
+	netns, err := openNetns(p.Netns)
+	if err != nil {
+		return nil, err
+	}
+	e, err := createPair(p, netns)
+	if err != nil {
+		_ = netns.Close() // read-only descriptor
+		return nil, err
+	}
+	return e, nil
+}
+
+func openNetns(path string) (ns.NetNS, error) {
+	netns, err := ns.GetNS(path)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w: %w", path, ErrNetns, err)
+	}
+	own, err := isOwnNetns(netns)
+	if err == nil && own {
+		err = fmt.Errorf("open %s: %w", path, ErrOwnNetns)
+	}
+	if err != nil {
+		_ = netns.Close() // read-only descriptor
+		return nil, err
+	}
+	return netns, nil
+}
+
+func isOwnNetns(netns ns.NetNS) (bool, error) {
+	var own, other unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
+		return false, fmt.Errorf("stat own network namespace: %w", err)
+	}
+	if err := unix.Fstat(int(netns.Fd()), &other); err != nil {
+		return false, fmt.Errorf("stat %s: %w: %w", netns.Path(), ErrNetns, err)
+	}
+	return own.Dev == other.Dev && own.Ino == other.Ino, nil
+}
+
+func createPair(p Pair, netns ns.NetNS) (*Endpoint, error) {
+	mtu, offload, err := deviceLimits(p)
+	if err != nil {
+		return nil, err
+	}
+	if p.MAC == nil {
+		p.MAC = p.containerMAC()
+	}
+	p.MTU = mtu
+	e := &Endpoint{Pair: p, HostMAC: p.hostMAC(), netns: netns, offload: offload}
+	veth := e.veth()
+	err = netlink.LinkAdd(veth)
+	if errors.Is(err, unix.EEXIST) {
+		if err = e.replaceStale(); err == nil {
+			err = netlink.LinkAdd(veth)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create veth pair %s: %w", veth.Name, err)
+	}
+	e.Index = veth.Index
+	if err := e.prepareHost(); err != nil {
+		return nil, errors.Join(err, netlink.LinkDel(veth))
+	}
+	return e, nil
+}
+
+func (e *Endpoint) veth() *netlink.Veth {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = e.Device()
+	attrs.MTU = e.MTU
+	attrs.HardwareAddr = e.HostMAC
+	attrs.Group = Group
+	if !e.SourceCheck {
+		attrs.Group = GroupUnchecked
+	}
+	return &netlink.Veth{
+		LinkAttrs:        attrs,
+		PeerName:         e.IfName,
+		PeerHardwareAddr: e.MAC,
+		PeerNamespace:    netlink.NsFd(int(e.netns.Fd())),
+		PeerMTU:          uint32(e.MTU),
+	}
+}
+
+// replaceStale decides what EEXIST means: an interface of that name in the
+// container (ErrExists), or a host veth left by an attachment whose container
+// end is gone.
+func (e *Endpoint) replaceStale() error {
+	err := e.netns.Do(func(ns.NetNS) error {
+		_, err := netlink.LinkByName(e.IfName)
+		return err
+	})
+	if err == nil {
+		return fmt.Errorf("%s in %s: %w", e.IfName, e.Netns, ErrExists)
+	}
+	if !isNotFound(err) {
+		return fmt.Errorf("look for %s in %s: %w", e.IfName, e.Netns, err)
+	}
+	link, err := netlink.LinkByName(e.Device())
+	if err != nil {
+		return fmt.Errorf("read device %s: %w", e.Device(), err)
+	}
+	if link.Attrs().Alias != e.alias() {
+		return fmt.Errorf("device %s (alias %q): %w", e.Device(), link.Attrs().Alias, ErrExists)
+	}
+	return netlink.LinkDel(link)
+}
+
+// prepareHost sets what the host veth needs whatever its addresses are.
+func (e *Endpoint) prepareHost() error {
+	change := nlink.LinkChange{
+		Up:    true,
+		Alias: e.alias(),
+		// Routing between endpoints needs forwarding on the device a packet
+		// enters by; proxy ARP answers for exactly what the node can route.
+		Conf4:        map[int]uint32{nlink.ConfForwarding: 1, nlink.ConfProxyARP: 1},
+		NoLinkLocal6: haveIPv6(),
+	}
+	if err := nlink.SetLink(e.Index, change); err != nil {
+		return err
+	}
+	if err := e.setOffload(e.Index); err != nil {
+		return err
+	}
+	// The kernel delays proxy ARP answers by up to 0.8 s by default, to let
+	// the real owner speak first (arp(7), proxy_delay). Nobody else can here.
+	if err := writeSysctl("ipv4/neigh/"+e.Device()+"/proxy_delay", "0"); err != nil {
+		return err
+	}
+	if !haveIPv6() {
+		return nil
+	}
+	// A container must not give the node routes or addresses.
+	if err := writeSysctl("ipv6/conf/"+e.Device()+"/accept_ra", "0"); err != nil {
+		return err
+	}
+	return writeSysctl("ipv6/conf/"+e.Device()+"/accept_redirects", "0")
+}
+
+// setOffload raises the GSO and GRO limits. A kernel without BIG TCP
+// (before 5.19, for IPv4 before 6.3) refuses; only "on" makes that an error.
+func (e *Endpoint) setOffload(index int) error {
+	if e.offload == 0 {
+		return nil
+	}
+	err := nlink.SetLink(index, nlink.LinkChange{OffloadSize: e.offload})
+	if err != nil && e.BigTCP == BigTCPOn {
+		return &UnsupportedError{Key: "bigTCP", Reason: err}
+	}
+	return nil
+}
+
+func isNotFound(err error) bool {
+	var notFound netlink.LinkNotFoundError
+	return errors.As(err, &notFound) || errors.Is(err, unix.ENODEV)
+}

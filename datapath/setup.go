@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/zipline-cni/zipline/datapath/nat"
+	"github.com/zipline-cni/zipline/loader"
+)
+
+// Setup addresses the endpoint and connects it. It returns what a person
+// should know although the attachment works (a step down to a slower tier).
+//
+// The order matters: the host route claims the address before anything else
+// is keyed by it, translation is in place before the container can send, and
+// the endpoint is published in the eBPF map last. When Setup fails, [Remove]
+// undoes it.
+func (e *Endpoint) Setup(s *Spec) (warnings []string, err error) {
+	if err := enableForwarding(s); err != nil {
+		return nil, err
+	}
+	if err := e.addGateways(s); err != nil {
+		return nil, err
+	}
+	if err := e.claimInSubnets(s); err != nil {
+		return nil, err
+	}
+	// The programs are attached while the container's end is still down.
+	node, warnings, err := e.attach(s)
+	if err != nil {
+		return nil, err
+	}
+	if node != nil {
+		defer func() { err = errors.Join(err, node.Close()) }()
+	}
+	if err := e.configureContainer(s); err != nil {
+		return nil, err
+	}
+	if node == nil {
+		return warnings, nil
+	}
+	return warnings, e.publish(node, s)
+}
+
+// claimInSubnets makes what the subnets have once, and what is keyed by the
+// addresses, under the subnets' locks: a removal that finds itself the last
+// of a subnet cannot come between.
+func (e *Endpoint) claimInSubnets(s *Spec) (err error) {
+	for _, subnet := range s.subnets() {
+		lock, lockErr := lockSubnet(subnet, false)
+		if lockErr != nil {
+			return lockErr
+		}
+		defer func() { err = errors.Join(err, lock.Close()) }()
+	}
+	if err := e.claimAddresses(s); err != nil {
+		return err
+	}
+	if err := guard(s); err != nil {
+		return err
+	}
+	return addToRuleset(s)
+}
+
+// subnets returns the distinct subnets in a fixed order, so that two
+// attachments cannot lock each other out.
+func (s *Spec) subnets() []netip.Prefix {
+	prefixes := make([]netip.Prefix, 0, len(s.Addresses))
+	for _, a := range s.Addresses {
+		prefixes = append(prefixes, a.Subnet())
+	}
+	return sortedPrefixes(prefixes)
+}
+
+// addToRuleset adds the elements of the endpoint, and installs the ruleset
+// first where it is missing or of another version.
+func addToRuleset(s *Spec) (err error) {
+	rules, err := nat.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rules.Close()) }()
+	add := func() error { return addElements(rules, s) }
+	if err = add(); !errors.Is(err, nat.ErrNoTable) {
+		return err
+	}
+	if err := installRuleset(rules); err != nil {
+		return err
+	}
+	return add()
+}
+
+func installRuleset(rules *nat.Ruleset) (err error) {
+	lock, err := lockNode()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	return rules.Install()
+}
+
+// addElements takes over elements whose owner is gone: the host route, which
+// this endpoint holds, decides who has the address.
+func addElements(rules *nat.Ruleset, s *Spec) error {
+	for range len(s.Addresses) + 1 {
+		err := rules.Add(s.owner(), s.sources(), s.natOptions())
+		var owned *nat.OwnedError
+		if !errors.As(err, &owned) {
+			return err
+		}
+		if _, linkErr := netlink.LinkByName(owned.Owner.Device); !isNotFound(linkErr) {
+			return &AddressInUseError{Address: owned.Address, Owner: "device " + owned.Owner.Device}
+		}
+		if err := rules.Remove(owned.Owner, []netip.Addr{owned.Address}); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("add elements of %s: owners keep changing", s.Device())
+}
+
+func (s *Spec) natOptions() nat.Options {
+	if !s.MACCheck {
+		return nat.Options{}
+	}
+	return nat.Options{MAC: s.MAC}
+}
+
+// attach loads the programs where the mode wants them. A node that cannot
+// have them still has a working endpoint in tier kernel.
+func (e *Endpoint) attach(s *Spec) (*loader.Node, []string, error) {
+	if s.Forwarding == ForwardingKernel {
+		return nil, nil, nil
+	}
+	node, err := loader.Open(e.Index)
+	if err == nil {
+		return node, s.tierWarning(node), nil
+	}
+	return nil, []string{fmt.Sprintf("forwarding %q is not available, %s is forwarded by the kernel: %v", s.Forwarding, s.Device(), err)}, nil
+}

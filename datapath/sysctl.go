@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// sysctlPath turns a slash-separated name below net/ into its file. Slashes,
+// since device names may hold dots.
+func sysctlPath(name string) string { return "/proc/sys/net/" + name }
+
+func readSysctl(name string) (string, error) {
+	data, err := os.ReadFile(sysctlPath(name))
+	if err != nil {
+		return "", fmt.Errorf("read sysctl: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+func writeSysctl(name, value string) error {
+	if err := os.WriteFile(sysctlPath(name), []byte(value), 0); err != nil {
+		return fmt.Errorf("write sysctl: %w", err)
+	}
+	return nil
+}
+
+// ensureSysctl writes only a value that differs: some switches, such as
+// ip_forward, make the kernel walk every device.
+func ensureSysctl(name, value string) error {
+	have, err := readSysctl(name)
+	if err != nil {
+		return err
+	}
+	if have == value {
+		return nil
+	}
+	return writeSysctl(name, value)
+}
+
+// sysctlIs reports whether a switch has the value; one that does not exist has not.
+func sysctlIs(name, value string) bool {
+	have, err := readSysctl(name)
+	return err == nil && have == value
+}
+
+// haveIPv6 says whether this kernel was booted with IPv6.
+func haveIPv6() bool {
+	_, err := os.Stat(sysctlPath("ipv6"))
+	return !errors.Is(err, os.ErrNotExist)
+}

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/zipline-cni/zipline/datapath/conntrack"
+	"github.com/zipline-cni/zipline/datapath/nat"
+	"github.com/zipline-cni/zipline/internal/nlink"
+	"github.com/zipline-cni/zipline/loader"
+)
+
+// Hints help a removal to find what the kernel can no longer tell because
+// the device is gone (a runtime deletes the namespace first). They are never
+// believed: what belongs to another attachment is left alone.
+type Hints struct {
+	Addresses []netip.Addr   // from the lease or from prevResult
+	Subnets   []netip.Prefix // of the network, as configured or from prevResult
+}
+
+// Remove removes everything of the attachment that it finds by name: map
+// entries first, so that nothing is sent to a device that goes, then the
+// device with its routes, addresses and programs, the elements of the
+// ruleset, conntrack entries, and what the subnet has once when this was its
+// last endpoint. What is gone already is no error. It goes on after an error
+// and returns all of them joined.
+func Remove(a Attachment, hints Hints) error {
+	return remove(a.owner(), hints)
+}
+
+func remove(owner nat.Owner, hints Hints) error {
+	var errs []error
+	index, err := deviceIndex(owner.Device)
+	if err != nil {
+		return err
+	}
+	addresses := slices.Clone(hints.Addresses)
+	if index != 0 {
+		held, err := addressesOf(index)
+		errs = append(errs, err)
+		addresses = append(addresses, held...)
+	}
+	addresses = sortedAddrs(addresses)
+	errs = append(errs, unpublish(index, owner.Device, addresses))
+	// Both wait for grace periods in the kernel; together they wait once.
+	elements := make(chan error)
+	go func() { elements <- removeElements(owner, addresses) }()
+	if index != 0 {
+		errs = append(errs, deleteDevice(owner.Device, index))
+	}
+	errs = append(errs, <-elements)
+	freed, err := unclaimed(addresses)
+	errs = append(errs, err)
+	for _, addr := range freed {
+		_, err := conntrack.DeleteAddress(addr)
+		errs = append(errs, err)
+	}
+	errs = append(errs, releaseSubnets(freed, hints.Subnets))
+	return errors.Join(errs...)
+}
+
+// deviceIndex returns the ifindex of a device, 0 when there is none.
+func deviceIndex(name string) (int, error) {
+	link, err := netlink.LinkByName(name)
+	if isNotFound(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read device %s: %w", name, err)
+	}
+	return link.Attrs().Index, nil
+}
+
+// addressesOf returns the addresses that are routed to a device by us.
+func addressesOf(index int) ([]netip.Addr, error) {
+	var addresses []netip.Addr
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		filter := nlink.RouteFilter{Family: family, Device: index, Protocol: RouteProtocol}
+		err := nlink.EachRoute(filter, func(r nlink.Route) bool {
+			if r.Dst.IsSingleIP() {
+				addresses = append(addresses, r.Dst.Addr())
+			}
+			return true
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return addresses, nil
+}
+
+// unpublish takes the addresses out of the endpoints map where the entry is
+// the device's, or that of a device which is gone.
+func unpublish(index int, device string, addresses []netip.Addr) (err error) {
+	node, err := loader.Find(index)
+	if errors.Is(err, loader.ErrNotLoaded) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, node.Close()) }()
+	var errs []error
+	for _, addr := range addresses {
+		ep, err := node.Lookup(addr)
+		if errors.Is(err, loader.ErrNotFound) {
+			continue
+		}
+		if err == nil && ep.IfIndex != index && !isDevice(ep.IfIndex, device) {
+			continue
+		}
+		if err == nil {
+			err = node.Delete(addr, ep.IfIndex)
+		}
+		errs = append(errs, err)
+	}
+	if index != 0 {
+		errs = append(errs, node.Forget(index))
+	}
+	return errors.Join(errs...)
+}
+
+// isDevice says whether the index is this device's or nobody's any more.
+func isDevice(index int, name string) bool {
+	link, err := netlink.LinkByIndex(index)
+	if err != nil {
+		return isNotFound(err)
+	}
+	return link.Attrs().Name == name
+}
+
+func deleteDevice(name string, index int) error {
+	err := netlink.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: name, Index: index}})
+	if err != nil && !isNotFound(err) {
+		return fmt.Errorf("delete device %s: %w", name, err)
+	}
+	return nil
+}
+
+func removeElements(owner nat.Owner, addresses []netip.Addr) (err error) {
+	rules, err := nat.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rules.Close()) }()
+	return rules.Remove(owner, addresses)
+}
+
+// unclaimed returns those addresses that no endpoint of this node has (now
+// that the device is gone): a hint may be old, and its address in use again.
+func unclaimed(addresses []netip.Addr) ([]netip.Addr, error) {
+	var freed []netip.Addr
+	for _, addr := range addresses {
+		claimed, err := isClaimed(addr)
+		if err != nil {
+			return freed, err
+		}
+		if !claimed {
+			freed = append(freed, addr)
+		}
+	}
+	return freed, nil
+}
+
+func isClaimed(addr netip.Addr) (bool, error) {
+	routes, err := netlink.RouteGetWithOptions(ipOf(addr), &netlink.RouteGetOptions{FIBMatch: true})
+	switch {
+	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL):
+		return false, nil // the subnet guard, or no route at all
+	case err != nil:
+		return false, fmt.Errorf("look up route to %s: %w", addr, err)
+	}
+	return len(routes) > 0 && routes[0].Protocol == RouteProtocol && routes[0].Type == unix.RTN_UNICAST, nil
+}
+
+// releaseSubnets removes what the subnets of the freed addresses have once,
+// where no endpoint of the subnet is left.
+func releaseSubnets(freed []netip.Addr, known []netip.Prefix) error {
+	var errs []error
+	var subnets []netip.Prefix
+	for _, addr := range freed {
+		subnet, err := subnetOf(addr, known)
+		errs = append(errs, err)
+		if subnet.IsValid() {
+			subnets = append(subnets, subnet)
+		}
+	}
+	for _, subnet := range sortedPrefixes(subnets) {
+		errs = append(errs, releaseSubnet(subnet))
+	}
+	return errors.Join(errs...)
+}
+
+// subnetOf finds the subnet of an address among the known ones, or, when
+// the caller knew none, among the guard routes of the node.
+func subnetOf(addr netip.Addr, known []netip.Prefix) (netip.Prefix, error) {
+	for _, subnet := range known {
+		if subnet.Contains(addr) {
+			return subnet.Masked(), nil
+		}
+	}
+	var found netip.Prefix
+	filter := nlink.RouteFilter{Family: familyOf(addr), Protocol: RouteProtocol}
+	err := nlink.EachRoute(filter, func(r nlink.Route) bool {
+		if r.Type == unix.RTN_UNREACHABLE && r.Dst.Contains(addr) {
+			found = r.Dst
+		}
+		return !found.IsValid()
+	})
+	return found, err
+}
+
+func releaseSubnet(subnet netip.Prefix) (err error) {
+	lock, err := lockSubnet(subnet, true)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	used, err := subnetInUse(subnet)
+	if err != nil || used {
+		return err
+	}
+	var errs []error
+	err = netlink.RouteDel(guardRoute(subnet))
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		errs = append(errs, fmt.Errorf("delete subnet guard %s: %w", subnet, err))
+	}
+	rules, err := nat.Open()
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	return errors.Join(append(errs, rules.RemoveNetwork([]netip.Prefix{subnet}), rules.Close())...)
+}
+
+// subnetInUse looks for the first host route of ours in the subnet.
+func subnetInUse(subnet netip.Prefix) (bool, error) {
+	used := false
+	filter := nlink.RouteFilter{Family: familyOf(subnet.Addr()), Protocol: RouteProtocol}
+	err := nlink.EachRoute(filter, func(r nlink.Route) bool {
+		used = r.Dst.IsSingleIP() && r.Type == unix.RTN_UNICAST && subnet.Contains(r.Dst.Addr())
+		return !used
+	})
+	return used, err
+}
+
+func sortedAddrs(addrs []netip.Addr) []netip.Addr {
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return slices.Compact(addrs)
+}
+
+func sortedPrefixes(prefixes []netip.Prefix) []netip.Prefix {
+	slices.SortFunc(prefixes, func(a, b netip.Prefix) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	})
+	return slices.Compact(prefixes)
+}
