@@ -5,6 +5,7 @@ package main_test
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -135,13 +136,14 @@ var natCases = []trafficCase{
 				t.Errorf("%s: no entry before DEL", f.name)
 			}
 		}
+		before := top.Node.Conntrack(t, other.v6.String())
 		top.del(p)
 		for _, f := range families {
 			if left := top.Node.Conntrack(t, f.addr(p).String()); left != nil {
 				t.Errorf("%s: left after DEL: %q", f.name, left)
 			}
 			if len(top.Node.Conntrack(t, f.addr(other).String())) == 0 {
-				t.Errorf("%s: the entries of another container went too", f.name)
+				t.Errorf("%s: the entries of another container went too:\n%s", f.name, strings.Join(before, "\n"))
 			}
 		}
 	}},

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -205,6 +206,13 @@ var changeCases = []trafficCase{
 	{name: "a container's death takes its device along and the others go on", variants: tiers, run: func(t *testing.T, top *topology) {
 		pods := top.attachAll(network{}, 3)
 		pods[2].Kill(t)
+		// The kernel removes a namespace when it finds the time.
+		for deadline := time.Now().Add(10 * time.Second); strings.Contains(top.Node.MustRun(t, "ip", "-br", "link"), hostDevice(pods[2])); {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s outlives its container", hostDevice(pods[2]))
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
 		for _, f := range families {
 			reach(t, &pods[0].Namespace, &pods[1].Namespace, f.addr(pods[1]))
 			if _, err := pods[0].PingWith(f.addr(pods[2]), testrig.PingOptions{Negative: true}); err == nil {

@@ -247,11 +247,11 @@ func testShortcut(t *testing.T, top *topology) {
 			t.Error(err)
 		}
 		for _, port := range []uint16{tcp.Addr.Port(), udp.Addr.Port()} {
-			packets := sniffer.Matching(func(c testrig.Captured) bool { return !c.Outgoing && c.DstPort == port })
-			if len(packets) == 0 {
+			arrived := func(c testrig.Captured) bool { return !c.Outgoing && c.DstPort == port }
+			if _, ok := sniffer.Wait(arrived, testrig.Timeout); !ok {
 				t.Errorf("%s: no packet to port %d seen", f.name, port)
 			}
-			for _, packet := range packets {
+			for _, packet := range sniffer.Matching(arrived) {
 				if packet.TTL != 64-hops {
 					t.Errorf("%s: %s; want %d routers on the way", f.name, packet, hops)
 				}

@@ -26,6 +26,10 @@ type Namespace struct {
 	mnt  *os.File // nil: the machine's mounts
 }
 
+// The process's first thread never ends, so a namespace that it once entered would
+// live as long as the process. This keeps it for the main goroutine.
+func init() { runtime.LockOSThread() }
+
 // Do calls f on a thread of its own inside the namespace. Sockets that f opens
 // stay in the namespace; goroutines that f starts do not. f must not end its
 // goroutine (tb.Fatal): that is returned as an error.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/zipline-cni/zipline/internal/testrig"
 )
@@ -48,5 +49,21 @@ func TestContainerPathIsVisibleInTheNodeOnly(t *testing.T) {
 	c.RemovePath(t)
 	if got := w.Node.MustRun(t, "ls", testrig.NetnsDir); strings.Contains(got, "c1") {
 		t.Errorf("path is left after RemovePath: %q", got)
+	}
+}
+
+func TestDevicesOfAKilledContainerVanish(t *testing.T) {
+	w := testrig.New(t, testrig.Options{})
+	for range 20 {
+		c := w.Node.NewContainer(t, "c1")
+		w.Node.MustRun(t, "ip", "link", "add", "host0", "type", "veth", "peer", "name", "eth0", "netns", c.Path)
+		c.Kill(t)
+		deadline := time.Now().Add(testrig.Timeout)
+		for strings.Contains(w.Node.MustRun(t, "ip", "-br", "link"), "host0") {
+			if time.Now().After(deadline) {
+				t.Fatal("the device of a killed container is still there")
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
 	}
 }

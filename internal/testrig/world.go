@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/zipline-cni/zipline/internal/testutil"
 )
@@ -81,6 +82,9 @@ func (w *World) wireUplink(opts Options) {
 		ns.MustRunInput(w.tb, strings.Join(lines, "\n")+"\n", "ip", "-batch", "-")
 	}
 	w.Outside.SetSysctl(w.tb, "ipv4/conf/all/accept_redirects", "0")
+	for _, ns := range []*Namespace{w.Outside, &w.Node.Namespace} {
+		ns.SetSysctl(w.tb, "ipv6/conf/"+Uplink+"/accept_dad", "0")
+	}
 	batch(w.Outside, "link set lo up", "link set "+Uplink+" up",
 		fmt.Sprintf("addr add %s/24 dev %s", OutsideIPv4, Uplink),
 		fmt.Sprintf("addr add %s/32 dev lo", InternetIPv4))
@@ -94,6 +98,26 @@ func (w *World) wireUplink(opts Options) {
 		fmt.Sprintf("addr add %s/128 dev lo nodad", InternetIPv6))
 	batch(&w.Node.Namespace, fmt.Sprintf("addr add %s/64 dev %s nodad", NodeIPv6, Uplink),
 		fmt.Sprintf("route add default via %s", OutsideIPv6))
+	w.Outside.awaitIPv6(w.tb, OutsideIPv6)
+	w.Node.awaitIPv6(w.tb, NodeIPv6)
+}
+
+// awaitIPv6 waits until the kernel has found the uplink's carrier and made the
+// address usable, which it does in a work queue.
+func (ns *Namespace) awaitIPv6(tb testing.TB, addr netip.Addr) {
+	tb.Helper()
+	deadline := time.Now().Add(Timeout)
+	for {
+		local := ns.MustRun(tb, "ip", "-6", "route", "show", "table", "local")
+		own := ns.MustRun(tb, "ip", "-6", "addr", "show", "dev", Uplink, "scope", "link", "-tentative")
+		if strings.Contains(local, addr.String()) && strings.Contains(own, "fe80::") {
+			return
+		}
+		if time.Now().After(deadline) {
+			tb.Fatalf("address %s of %s does not become usable", addr, ns.Name)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 // path names the network namespace for another process of the machine.
