@@ -120,6 +120,8 @@ static __always_inline int ipv6_from_endpoint(struct __sk_buff *skb)
 	stack_source = address_unspecified(&addr) || address_link_local(&addr);
 	if (stack_source)
 		ret = source_check_mac(skb, eth);
+	else if (address_v4_mapped(&addr))
+		ret = source_unleased(skb, eth, -REASON_DROP_SOURCE);
 	else
 		ret = source_check(skb, eth, &addr, -REASON_DROP_SOURCE, &source);
 	if (ret)
