@@ -119,7 +119,7 @@ func (n *Node) assemble() (err error) {
 	case f.current(rec, chosen) != nil:
 		s, err = setByID(f.recorded.info.id)
 	default:
-		s, rec, err = load(chosen.maps)
+		s, rec, err = load(chosen)
 	}
 	if err != nil {
 		return err

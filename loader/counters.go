@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/zipline-cni/zipline/bpf"
@@ -18,11 +19,16 @@ type Counter struct {
 }
 
 // Counters returns the counters that are not zero, by program and reason.
-func (n *Node) Counters() ([]Counter, error) {
+func (n *Node) Counters() (_ []Counter, err error) {
+	m, err := n.openMap(bpf.ZiplineMapCounters)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
 	var counters []Counter
 	var perCPU []bpf.ZiplineCounter
 	for row := range uint32(bpf.Hooks * bpf.Reasons) {
-		if err := n.maps[bpf.ZiplineMapCounters].Lookup(row, &perCPU); err != nil {
+		if err := m.Lookup(row, &perCPU); err != nil {
 			return nil, fmt.Errorf("read counters: %w", err)
 		}
 		c := Counter{Hook: bpf.Hook(row / bpf.Reasons), Reason: bpf.Reason(row % bpf.Reasons)}

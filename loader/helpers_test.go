@@ -37,6 +37,7 @@ func enterNode(tb testing.TB) {
 func enterMounts(tb testing.TB) {
 	tb.Helper()
 	must(tb, unix.Unshare(unix.CLONE_NEWNS))
+	must(tb, unix.Unmount("/sys", unix.MNT_DETACH))
 	must(tb, unix.Mount("sysfs", "/sys", "sysfs", 0, ""))
 }
 
@@ -172,4 +173,15 @@ func wantError(tb testing.TB, err, target error) {
 	if !errors.Is(err, target) {
 		tb.Fatalf("got error %v, want %v", err, target)
 	}
+}
+
+// addDevice makes a host veth with its other end in the node, which costs less
+// than a container, and returns its index.
+func addDevice(tb testing.TB, number int) int {
+	tb.Helper()
+	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: fmt.Sprintf("peer%d", number)}
+	veth.Name = fmt.Sprintf("zl%013x", number)
+	veth.Group = group
+	must(tb, netlink.LinkAdd(veth))
+	return veth.Index
 }

@@ -15,9 +15,18 @@ import (
 	"github.com/zipline-cni/zipline/bpf"
 )
 
-// load loads the program, with the given maps or, where nil, with new ones.
-// Returns a [LoadError].
-func load(maps map[string]*ebpf.Map) (*set, *record, error) {
+// load loads the program, with the maps of a set or, where that is nil, with
+// new ones. Returns a [LoadError].
+func load(with *set) (*set, *record, error) {
+	var maps map[string]*ebpf.Map
+	if with != nil {
+		opened, release, err := with.openMaps()
+		if err != nil {
+			return nil, nil, err
+		}
+		defer release()
+		maps = opened
+	}
 	s, rec, err := tryLoad(maps)
 	if errors.Is(err, unix.EPERM) {
 		// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK and say EPERM.

@@ -125,7 +125,7 @@ func (n *Node) openPinned() error {
 	if err != nil {
 		return err
 	}
-	if !rec.describes(s.info) || !s.pinned(n.pinDir()) {
+	if !rec.describes(s.info) {
 		s.close()
 		return fmt.Errorf("pinned program %d: %w", s.info.id, ErrOtherVersion)
 	}

@@ -98,13 +98,13 @@ func (n *Node) repin(s *set, dir string) error {
 }
 
 func (s *set) pinAll(dir string) error {
-	for _, name := range mapNames() {
-		m, err := s.maps[name].Clone()
-		if err != nil {
-			return fmt.Errorf("duplicate map %q: %w", name, err)
-		}
-		err = m.Pin(mapPin(dir, name))
-		if err := errors.Join(err, m.Close()); err != nil {
+	maps, release, err := s.openMaps()
+	if err != nil {
+		return err
+	}
+	defer release()
+	for name, m := range maps {
+		if err := m.Pin(mapPin(dir, name)); err != nil {
 			return fmt.Errorf("pin map %q: %w", name, err)
 		}
 	}

@@ -3,25 +3,30 @@
 package loader
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 )
+
+// recordHeader begins each record. Another header is another format, and a
+// record in another format proves nothing.
+const recordHeader = "zipline-programs-1"
 
 // record is what the last publisher of a node says it did. It names a program
 // by what only the kernel can give (id, tag and time of load), so that it is
 // believed for exactly the program it was written about.
 type record struct {
 	// Digest of the object file that the program was loaded from.
-	Digest string `json:"digest"`
+	Digest string
 	// ID, Tag and LoadTime (ns since boot) of the program.
-	ID       uint32 `json:"id"`
-	Tag      string `json:"tag"`
-	LoadTime uint64 `json:"loadTime"`
+	ID       uint32
+	Tag      string
+	LoadTime uint64
 	// Conntrack says whether the program looks flows up in conntrack.
-	Conntrack bool `json:"conntrack"`
+	Conntrack bool
 	// Module says whether nf_conntrack was in the kernel when Conntrack was found out.
-	Module bool `json:"module"`
+	Module bool
 }
 
 // describes says whether the record was written about this program.
@@ -39,23 +44,51 @@ func readRecord(dir string) (*record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read record: %w", err)
 	}
-	r := new(record)
-	if err := json.Unmarshal(data, r); err != nil {
+	r, err := parseRecord(string(data))
+	if err != nil {
 		return nil, fmt.Errorf("read record %s: %w", recordPath(dir), err)
 	}
 	return r, nil
+}
+
+// parseRecord reads one line of words: each ADD does this, and the general
+// decoders take longer than all the system calls beside it.
+func parseRecord(text string) (*record, error) {
+	words := strings.Fields(text)
+	if len(words) != 7 || words[0] != recordHeader {
+		return nil, fmt.Errorf("unknown format %.20q", text)
+	}
+	id, err := strconv.ParseUint(words[2], 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("program id: %w", err)
+	}
+	loadTime, err := strconv.ParseUint(words[4], 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("load time: %w", err)
+	}
+	return &record{
+		Digest: words[1], ID: uint32(id), Tag: words[3], LoadTime: loadTime,
+		Conntrack: words[5] == "conntrack", Module: words[6] == "module",
+	}, nil
+}
+
+func (r *record) format() string {
+	conntrack, module := "-", "-"
+	if r.Conntrack {
+		conntrack = "conntrack"
+	}
+	if r.Module {
+		module = "module"
+	}
+	return fmt.Sprintln(recordHeader, r.Digest, r.ID, r.Tag, r.LoadTime, conntrack, module)
 }
 
 // write replaces the record by rename: a reader sees the old one or the new.
 // There is nothing to sync, since what it describes does not survive a crash of
 // the machine either.
 func (r *record) write(dir string) error {
-	data, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("encode record: %w", err)
-	}
 	path := recordPath(dir)
-	if err := os.WriteFile(nextName(path), append(data, '\n'), 0o600); err != nil {
+	if err := os.WriteFile(nextName(path), []byte(r.format()), 0o600); err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}
 	if err := os.Rename(nextName(path), path); err != nil {

@@ -35,7 +35,8 @@ var errNotOurs = errors.New("not of this layout")
 type set struct {
 	program *ebpf.Program
 	info    *progInfo
-	maps    map[string]*ebpf.Map
+	// maps has the maps but the counters; see openMap.
+	maps map[string]*ebpf.Map
 	// mapIDs has the ids of the maps, by name.
 	mapIDs map[string]uint32
 }
@@ -60,9 +61,9 @@ func (s *set) sameMaps(other *set) bool {
 	return true
 }
 
-// setOfProgram makes a set of a program and takes over its descriptor. Returns
-// errNotOurs for a program that is not ours.
-func setOfProgram(fd int) (_ *set, err error) {
+// openProgram takes over the descriptor of a program. Returns errNotOurs for a
+// program that is not ours.
+func openProgram(fd int) (*set, error) {
 	info, err := getProgInfo(fd)
 	if err != nil {
 		_ = unix.Close(fd)
@@ -72,32 +73,67 @@ func setOfProgram(fd int) (_ *set, err error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("program %d %q: %w", info.id, info.name, errNotOurs)
 	}
-	s := &set{info: info, maps: map[string]*ebpf.Map{}, mapIDs: map[string]uint32{}}
-	if s.program, err = ebpf.NewProgramFromFD(fd); err != nil {
+	program, err := ebpf.NewProgramFromFD(fd)
+	if err != nil {
 		return nil, fmt.Errorf("open program %d: %w", info.id, err)
 	}
-	defer func() {
-		if err != nil {
-			s.close()
-		}
-	}()
-	for _, id := range info.maps {
-		if err := s.addMapByID(id); err != nil {
-			return nil, fmt.Errorf("program %d: %w", info.id, err)
-		}
-	}
-	if len(s.maps) != len(layout) {
-		return nil, fmt.Errorf("maps of program %d: %w", info.id, errNotOurs)
-	}
-	return s, nil
+	return &set{program: program, info: info, maps: map[string]*ebpf.Map{}, mapIDs: map[string]uint32{}}, nil
 }
 
-func (s *set) addMapByID(id uint32) error {
-	fd, err := mapByID(id)
+// setOfProgram makes a set of a program and the maps that it uses, and takes
+// over the program's descriptor. Returns errNotOurs.
+func setOfProgram(fd int) (*set, error) {
+	s, err := openProgram(fd)
 	if err != nil {
-		return fmt.Errorf("open map %d: %w", id, err)
+		return nil, err
 	}
-	return s.addMap(fd)
+	for _, id := range s.info.maps {
+		fd, err := mapByID(id)
+		if err == nil {
+			err = s.addMap(fd)
+		}
+		if err != nil {
+			s.close()
+			return nil, fmt.Errorf("map %d of program %d: %w", id, s.info.id, err)
+		}
+	}
+	return s.complete()
+}
+
+// setByPin makes a set of what is pinned in a directory. Returns errNotOurs
+// where the pinned program does not use the pinned maps.
+func setByPin(dir string) (*set, error) {
+	fd, err := objGet(programPin(dir))
+	if err != nil {
+		return nil, err
+	}
+	s, err := openProgram(fd)
+	if err != nil {
+		return nil, err
+	}
+	for name := range layout {
+		fd, err := objGet(mapPin(dir, name))
+		if err == nil {
+			err = s.addMap(fd)
+		}
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+	}
+	return s.complete()
+}
+
+// complete returns the set if it has all maps of the layout, and its program
+// uses each of them.
+func (s *set) complete() (*set, error) {
+	for name := range layout {
+		if !slices.Contains(s.info.maps, s.mapIDs[name]) {
+			s.close()
+			return nil, fmt.Errorf("map %q of program %d: %w", name, s.info.id, errNotOurs)
+		}
+	}
+	return s, nil
 }
 
 // addMap takes over the descriptor of a map. Maps that the layout does not
@@ -116,12 +152,48 @@ func (s *set) addMap(fd int) error {
 		_ = unix.Close(fd)
 		return fmt.Errorf("map %q: %w", info.name, errNotOurs)
 	}
+	s.mapIDs[info.name] = info.id
+	if info.name == bpf.ZiplineMapCounters {
+		return unix.Close(fd)
+	}
 	m, err := ebpf.NewMapFromFD(fd)
 	if err != nil {
 		return fmt.Errorf("open map %q: %w", info.name, err)
 	}
-	s.maps[info.name], s.mapIDs[info.name] = m, info.id
+	s.maps[info.name] = m
 	return nil
+}
+
+// openMap returns a new descriptor of a map. The counters are only ever opened
+// so: ADD has no use for them, and the library asks how many CPUs there are.
+func (s *set) openMap(name string) (*ebpf.Map, error) {
+	fd, err := mapByID(s.mapIDs[name])
+	if err != nil {
+		return nil, fmt.Errorf("open map %q: %w", name, err)
+	}
+	m, err := ebpf.NewMapFromFD(fd)
+	if err != nil {
+		return nil, fmt.Errorf("open map %q: %w", name, err)
+	}
+	return m, nil
+}
+
+// openMaps returns new descriptors of all maps.
+func (s *set) openMaps() (maps map[string]*ebpf.Map, release func(), err error) {
+	maps = map[string]*ebpf.Map{}
+	release = func() {
+		for _, m := range maps {
+			_ = m.Close() // the set has its own
+		}
+	}
+	for name := range layout {
+		if maps[name], err = s.openMap(name); err != nil {
+			delete(maps, name)
+			release()
+			return nil, nil, err
+		}
+	}
+	return maps, release, nil
 }
 
 // setByID makes a set of a loaded program.
@@ -133,17 +205,7 @@ func setByID(id uint32) (*set, error) {
 	return setOfProgram(fd)
 }
 
-// setByPin makes a set of the program pinned in a directory. The maps are
-// those that the program uses, whatever is pinned beside it.
-func setByPin(dir string) (*set, error) {
-	fd, err := objGet(programPin(dir))
-	if err != nil {
-		return nil, err
-	}
-	return setOfProgram(fd)
-}
-
-// pinned says whether everything of the set is pinned in a directory.
+// pinned says whether the maps of the set are those pinned in a directory.
 func (s *set) pinned(dir string) bool {
 	for name, id := range s.mapIDs {
 		fd, err := objGet(mapPin(dir, name))
@@ -157,14 +219,4 @@ func (s *set) pinned(dir string) bool {
 		}
 	}
 	return true
-}
-
-// mapNames returns the names of the maps in a fixed order.
-func mapNames() []string {
-	names := make([]string, 0, len(layout))
-	for name := range layout {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }
