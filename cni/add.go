@@ -75,6 +75,7 @@ func (c *Config) pair(args *skel.CmdArgs) datapath.Pair {
 		MTU:         c.MTU,
 		BigTCP:      c.BigTCP,
 		SourceCheck: c.SourceCheck == nil || *c.SourceCheck,
+		Forwarding:  c.Forwarding,
 	}
 }
 
@@ -87,18 +88,20 @@ func (c *Config) spec(pair datapath.Pair, l *lease) (*datapath.Spec, error) {
 	}
 	l.complete(c.IsGateway, c.IsDefaultGateway)
 	spec := &datapath.Spec{
-		Pair:       pair,
-		Segment:    c.Bridge,
-		Addresses:  l.addresses,
-		Routes:     l.routes,
-		IsGateway:  c.IsGateway,
-		DAD:        c.EnableDAD,
-		MACCheck:   c.MACSpoofCheck,
-		Isolated:   c.PortIsolation,
-		Forwarding: c.Forwarding,
+		Pair:      pair,
+		Segment:   c.Bridge,
+		Addresses: l.addresses,
+		Routes:    l.routes,
+		IsGateway: c.IsGateway,
+		DAD:       c.EnableDAD,
+		MACCheck:  c.MACSpoofCheck,
+		Isolated:  c.PortIsolation,
 	}
 	if c.IPMasq {
 		spec.Masquerade = &datapath.Masquerade{FullyRandom: c.MasqueradeFullyRandom, Egress: c.egress, Exempt: c.exempt}
+	}
+	if c.MTU > 0 && c.MTU < datapath.MinMTU6 && l.has6() {
+		return nil, invalid("mtu", "mtu %d is too small for IPv6 (at least %d)", c.MTU, datapath.MinMTU6)
 	}
 	if own := l.gatewayConflict(); own != "" {
 		return nil, invalid("ipam", "address %s is the gateway's", own)

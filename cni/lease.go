@@ -114,6 +114,15 @@ func (l *lease) gatewayConflict() string {
 	return ""
 }
 
+func (l *lease) has6() bool {
+	for _, a := range l.addresses {
+		if a.Addr().Is6() {
+			return true
+		}
+	}
+	return false
+}
+
 func (l *lease) hints() datapath.Hints {
 	var h datapath.Hints
 	for _, a := range l.addresses {

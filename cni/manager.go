@@ -35,7 +35,12 @@ func newManager(c *Config, args *skel.CmdArgs) (manager, error) {
 	if c.IPAM.Type != "host-local" || c.inIPAM.InProcess != nil && !*c.inIPAM.InProcess {
 		return &delegate{name: c.IPAM.Type, stdin: args.StdinData}, nil
 	}
-	pool, err := ipam.NewPool(args.StdinData, args.Args)
+	// CNI_ARGS were checked with the configuration; MAC is for us, not the pool.
+	cniArgs := "IgnoreUnknown=1"
+	if args.Args != "" {
+		cniArgs += ";" + args.Args
+	}
+	pool, err := ipam.NewPool(args.StdinData, cniArgs)
 	if err != nil {
 		return nil, err
 	}

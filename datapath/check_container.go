@@ -93,10 +93,8 @@ func (c *checker) insideRoutes() []Route {
 			continue
 		}
 		routes = append(routes, Route{Dst: a.Subnet()})
-		if a.Addr().Is6() {
-			routes = append(routes, Route{Dst: a.Subnet(), Gateway: linkLocal(c.spec.hostMAC())})
-		}
 	}
+	routes = append(routes, c.spec.subnetRoutes(c.spec.hostMAC())...)
 	for _, r := range c.spec.Routes {
 		r.Gateway = c.spec.gatewayFor(r)
 		routes = append(routes, r)

@@ -67,7 +67,7 @@ func (e *Endpoint) configureContainer(s *Spec) error {
 }
 
 func containerSysctls(s *Spec) error {
-	if !haveIPv6() {
+	if !s.haveIPv6() {
 		return nil
 	}
 	conf := "ipv6/conf/" + s.IfName
@@ -88,11 +88,7 @@ func containerSysctls(s *Spec) error {
 			return err
 		}
 	}
-	if err := writeSysctl(conf+"/keep_addr_on_down", "1"); err != nil {
-		return err
-	}
-	// Like arp_notify: tell the node when the MAC changes.
-	return writeSysctl(conf+"/ndisc_notify", "1")
+	return writeSysctl(conf+"/keep_addr_on_down", "1")
 }
 
 func addContainerAddress(link netlink.Link, a Address, dad bool) error {
@@ -133,9 +129,9 @@ func settleAddresses(link netlink.Link) error {
 }
 
 // containerRoutes makes the configured routes, each through the first
-// gateway of its family where it names none, and for IPv6 one more: the
-// subnet through the node. There is no proxy ND for a whole subnet, so
-// without it a neighbour would only be found while eBPF answers for it.
+// gateway of its family where it names none, and for IPv6 the subnet through
+// the node. There is no proxy ND for a whole subnet, so without that route a
+// neighbour would only be found while eBPF answers for it.
 func (e *Endpoint) containerRoutes(s *Spec, index int) error {
 	for _, r := range s.Routes {
 		route := &netlink.Route{
@@ -152,22 +148,40 @@ func (e *Endpoint) containerRoutes(s *Spec, index int) error {
 			return &ConfigError{Key: "routes", Value: routeText(r, s.gatewayFor(r)), Err: fmt.Errorf("add route in the container: %w", err)}
 		}
 	}
-	seen := map[netip.Prefix]bool{}
-	for _, a := range s.Addresses {
-		subnet := a.Subnet()
-		if a.Addr().Is4() || subnet.IsSingleIP() || seen[subnet] {
-			continue
-		}
-		seen[subnet] = true
+	for _, r := range s.subnetRoutes(e.HostMAC) {
 		route := &netlink.Route{
-			LinkIndex: index, Dst: ipNet(subnet), Gw: ipOf(linkLocal(e.HostMAC)),
-			Priority: subnetRouteMetric, Protocol: RouteProtocol,
+			LinkIndex: index, Dst: ipNet(r.Dst), Gw: ipOf(r.Gateway), Priority: r.Priority, Protocol: RouteProtocol,
 		}
 		if err := netlink.RouteAdd(route); err != nil {
-			return fmt.Errorf("add subnet route %s in the container: %w", subnet, err)
+			return fmt.Errorf("add subnet route %s in the container: %w", routeText(r, r.Gateway), err)
 		}
 	}
 	return nil
+}
+
+// subnetRoutes lists the routes that lead an IPv6 subnet through the node. Its
+// gateway stays on link: the kernel takes no next hop that is reached through
+// another (ip6_route_check_nh), so nobody could add a route through it later.
+func (s *Spec) subnetRoutes(hostMAC net.HardwareAddr) []Route {
+	var routes []Route
+	seen := map[netip.Prefix]bool{}
+	add := func(r Route) {
+		if !seen[r.Dst] {
+			seen[r.Dst] = true
+			routes = append(routes, r)
+		}
+	}
+	for _, a := range s.Addresses {
+		subnet := a.Subnet()
+		if a.Addr().Is4() || subnet.IsSingleIP() {
+			continue
+		}
+		add(Route{Dst: subnet, Gateway: linkLocal(hostMAC), Priority: subnetRouteMetric})
+		if a.Gateway.IsValid() && subnet.Contains(a.Gateway) {
+			add(Route{Dst: netip.PrefixFrom(a.Gateway, a.Gateway.BitLen()), Priority: subnetRouteMetric})
+		}
+	}
+	return routes
 }
 
 // gatewayFor returns the gateway that a route goes through, invalid for on link.

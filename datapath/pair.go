@@ -20,15 +20,23 @@ type Endpoint struct {
 	Index   int              // ifindex of the host veth
 	HostMAC net.HardwareAddr // of the host veth
 
-	netns   ns.NetNS
-	offload uint32
+	netns    ns.NetNS
+	offload  uint32
+	attached <-chan attached // nil without programs
 }
 
-// Close releases the handle on the container's namespace; the endpoint stays.
-func (e *Endpoint) Close() error { return e.netns.Close() }
+// Close releases the handles on the container's namespace and the programs;
+// the endpoint stays.
+func (e *Endpoint) Close() error {
+	if e.attached == nil {
+		return e.netns.Close()
+	}
+	return errors.Join(e.netns.Close(), (<-e.attached).close())
+}
 
 // CreatePair makes the veth pair and brings the host veth up, ready for an
-// IPAM plugin that speaks on the wire. It returns ErrNetns, ErrOwnNetns or
+// IPAM plugin that speaks on the wire. Where the mode uses the programs, they
+// are attached meanwhile. It returns ErrNetns, ErrOwnNetns or
 // ErrExists (wrapped) with nothing created. A host veth of this name whose
 // other end is not in the container any more is the rest of an attachment
 // that lost its namespace, and is replaced.
@@ -42,6 +50,9 @@ func CreatePair(p Pair) (*Endpoint, error) {
 		_ = netns.Close() // read-only descriptor
 		return nil, err
 	}
+	if p.direct() {
+		e.attached = attach(e.Index)
+	}
 	return e, nil
 }
 
@@ -49,6 +60,10 @@ func openNetns(path string) (ns.NetNS, error) {
 	netns, err := ns.GetNS(path)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w: %w", path, ErrNetns, err)
+	}
+	if kind, err := unix.IoctlRetInt(int(netns.Fd()), unix.NS_GET_NSTYPE); err == nil && kind != unix.CLONE_NEWNET {
+		_ = netns.Close() // read-only descriptor
+		return nil, fmt.Errorf("open %s: %w: it is a namespace of another kind", path, ErrNetns)
 	}
 	own, err := isOwnNetns(netns)
 	if err == nil && own {
@@ -149,7 +164,7 @@ func (e *Endpoint) prepareHost() error {
 		// Routing between endpoints needs forwarding on the device a packet
 		// enters by; proxy ARP answers for exactly what the node can route.
 		Conf4:        map[int]uint32{nlink.ConfForwarding: 1, nlink.ConfProxyARP: 1},
-		NoLinkLocal6: haveIPv6(),
+		NoLinkLocal6: e.haveIPv6(),
 	}
 	if err := nlink.SetLink(e.Index, change); err != nil {
 		return err
@@ -162,7 +177,7 @@ func (e *Endpoint) prepareHost() error {
 	if err := writeSysctl("ipv4/neigh/"+e.Device()+"/proxy_delay", "0"); err != nil {
 		return err
 	}
-	if !haveIPv6() {
+	if !e.haveIPv6() {
 		return nil
 	}
 	// A container must not give the node routes or addresses.

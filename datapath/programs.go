@@ -9,16 +9,10 @@ import (
 	"github.com/zipline-cni/zipline/loader"
 )
 
-// direct says whether neighbours may talk past the stack.
-func (s *Spec) direct(node *loader.Node) bool {
-	switch s.Forwarding {
-	case ForwardingDirect:
-		return true
-	case ForwardingAuto:
-		return node.TracksFlows() && !wantsNetfilter()
-	default:
-		return false
-	}
+// direct says whether the mode lets neighbours talk past the stack. The other
+// modes need no program.
+func (p *Pair) direct() bool {
+	return p.Forwarding == ForwardingDirect || p.Forwarding == ForwardingAuto && !wantsNetfilter()
 }
 
 // wantsNetfilter follows the switch that a bridge follows: where one of them
@@ -27,23 +21,60 @@ func wantsNetfilter() bool {
 	return sysctlIs("bridge/bridge-nf-call-iptables", "1") || sysctlIs("bridge/bridge-nf-call-ip6tables", "1")
 }
 
-// tierWarning says why auto is slower than it could be.
-func (s *Spec) tierWarning(node *loader.Node) []string {
-	if s.Forwarding == ForwardingAuto && !node.TracksFlows() {
-		return []string{fmt.Sprintf("%s: this kernel cannot look up conntrack from eBPF, so containers talk through the stack", s.Device())}
-	}
-	return nil
+// attached is the outcome of an attach.
+type attached struct {
+	node *loader.Node
+	err  error
 }
 
-// publish attaches the program and enters the addresses into the endpoints
-// map: the last step, when everything that a packet may meet is ready.
-func (e *Endpoint) publish(node *loader.Node, s *Spec) error {
+func (a attached) close() error {
+	if a.node == nil {
+		return nil
+	}
+	return a.node.Close()
+}
+
+// attach opens the programs of the node, which loads them for the first
+// endpoint, and attaches them to the device. The kernel waits for a grace
+// period when it attaches to TCX (tcx_entry_sync), some ten milliseconds, so
+// it runs beside the rest of ADD. Setup and Close each receive the outcome once.
+func attach(index int) <-chan attached {
+	outcome := make(chan attached, 2)
+	go func() {
+		node, err := loader.Open(index)
+		outcome <- attached{node, err}
+		outcome <- attached{node, err}
+	}()
+	return outcome
+}
+
+// publish enters the addresses into the endpoints map: the last step, when
+// everything that a packet may meet is ready. A node that cannot have the
+// programs still has a working endpoint in tier kernel, and a warning.
+func (e *Endpoint) publish(s *Spec) (warnings []string, err error) {
+	if e.attached == nil {
+		return nil, nil
+	}
+	programs := <-e.attached
+	if programs.err != nil {
+		return []string{fmt.Sprintf("forwarding %q is not available, %s is forwarded by the kernel: %v", s.Forwarding, s.Device(), programs.err)}, nil
+	}
 	for _, a := range s.Addresses {
-		if err := node.Upsert(a.Addr(), e.entry(node, s, a)); err != nil {
-			return err
+		if err := programs.node.Upsert(a.Addr(), e.entry(programs.node, s, a)); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	if !s.shortens(programs.node) {
+		warnings = append(warnings, fmt.Sprintf("%s: this kernel cannot look up conntrack from eBPF, so containers talk through the stack", s.Device()))
+	}
+	return warnings, nil
+}
+
+// shortens says whether the endpoint may talk past the stack. Without
+// conntrack lookup a reply to a translated packet cannot be told from others,
+// so only the administrator's word ("direct") allows it.
+func (s *Spec) shortens(node *loader.Node) bool {
+	return !s.Isolated && (node.TracksFlows() || s.Forwarding == ForwardingDirect)
 }
 
 func (e *Endpoint) entry(node *loader.Node, s *Spec, a Address) loader.Endpoint {
@@ -55,14 +86,14 @@ func (e *Endpoint) entry(node *loader.Node, s *Spec, a Address) loader.Endpoint 
 		HostMAC:      e.HostMAC,
 		SourceCheck:  s.SourceCheck,
 		MACCheck:     s.MACCheck,
-		Direct:       s.direct(node),
+		Direct:       s.shortens(node),
 	}
 }
 
-// checkPrograms looks at the program and the entries of the endpoint. In the
-// modes that fall back, a kernel that cannot have the programs is no finding.
-func (c *checker) checkPrograms() error {
-	if c.spec.Forwarding == ForwardingKernel {
+// checkPrograms looks at the program and the entries of the endpoint. A kernel
+// that cannot have the programs is no finding: ADD has stepped down too.
+func (c *checker) checkPrograms() (err error) {
+	if !c.spec.direct() {
 		return nil
 	}
 	index := c.host.Attrs().Index

@@ -10,7 +10,6 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/zipline-cni/zipline/datapath/nat"
-	"github.com/zipline-cni/zipline/loader"
 )
 
 // Setup addresses the endpoint and connects it. It returns what a person
@@ -30,21 +29,10 @@ func (e *Endpoint) Setup(s *Spec) (warnings []string, err error) {
 	if err := e.claimInSubnets(s); err != nil {
 		return nil, err
 	}
-	// The programs are attached while the container's end is still down.
-	node, warnings, err := e.attach(s)
-	if err != nil {
-		return nil, err
-	}
-	if node != nil {
-		defer func() { err = errors.Join(err, node.Close()) }()
-	}
 	if err := e.configureContainer(s); err != nil {
 		return nil, err
 	}
-	if node == nil {
-		return warnings, nil
-	}
-	return warnings, e.publish(node, s)
+	return e.publish(s)
 }
 
 // claimInSubnets makes what the subnets have once, and what is keyed by the
@@ -61,6 +49,8 @@ func (e *Endpoint) claimInSubnets(s *Spec) (err error) {
 	if err := e.claimAddresses(s); err != nil {
 		return err
 	}
+	// The guard marks that there may be elements of the subnet: it is made
+	// before them and removed after them.
 	if err := guard(s); err != nil {
 		return err
 	}
@@ -128,17 +118,4 @@ func (s *Spec) natOptions() nat.Options {
 		return nat.Options{}
 	}
 	return nat.Options{MAC: s.MAC}
-}
-
-// attach loads the programs where the mode wants them. A node that cannot
-// have them still has a working endpoint in tier kernel.
-func (e *Endpoint) attach(s *Spec) (*loader.Node, []string, error) {
-	if s.Forwarding == ForwardingKernel {
-		return nil, nil, nil
-	}
-	node, err := loader.Open(e.Index)
-	if err == nil {
-		return node, s.tierWarning(node), nil
-	}
-	return nil, []string{fmt.Sprintf("forwarding %q is not available, %s is forwarded by the kernel: %v", s.Forwarding, s.Device(), err)}, nil
 }

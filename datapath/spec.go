@@ -51,6 +51,7 @@ type Pair struct {
 	MTU         int
 	BigTCP      BigTCP
 	SourceCheck bool // drop packets whose source is not leased to the endpoint
+	Forwarding  Forwarding
 }
 
 // Address is one address of a container.
@@ -87,10 +88,9 @@ type Spec struct {
 	// IsGateway puts the gateway addresses on the host veth and switches
 	// forwarding on in the node.
 	IsGateway  bool
-	DAD        bool // duplicate address detection in the container
-	Isolated   bool // no traffic with other isolated endpoints of the subnet ("portIsolation")
-	MACCheck   bool // drop packets with another source MAC ("macspoofchk")
-	Forwarding Forwarding
+	DAD        bool        // duplicate address detection in the container
+	Isolated   bool        // no traffic with other isolated endpoints of the subnet ("portIsolation")
+	MACCheck   bool        // drop packets with another source MAC ("macspoofchk")
 	Masquerade *Masquerade // nil = containers keep their addresses
 }
 

@@ -21,7 +21,7 @@ func Status(f Forwarding) error {
 	if err := inNewNetns(tryKernel); err != nil {
 		return err
 	}
-	if f != ForwardingDirect && f != ForwardingTracked {
+	if f != ForwardingDirect {
 		return nil
 	}
 	report := loader.Probe()

@@ -47,8 +47,15 @@ func sysctlIs(name, value string) bool {
 	return err == nil && have == value
 }
 
-// haveIPv6 says whether this kernel was booted with IPv6.
-func haveIPv6() bool {
+// MinMTU6 is the least MTU of a device that has IPv6 (IPV6_MIN_MTU, RFC 8200,
+// section 5); the kernel takes IPv6 off a device with less.
+const MinMTU6 = 1280
+
+// haveIPv6 says whether the devices of the pair have IPv6.
+func (p *Pair) haveIPv6() bool {
+	if p.MTU != 0 && p.MTU < MinMTU6 {
+		return false
+	}
 	_, err := os.Stat(sysctlPath("ipv6"))
 	return !errors.Is(err, os.ErrNotExist)
 }

@@ -50,20 +50,19 @@ func remove(owner nat.Owner, hints Hints) error {
 	}
 	addresses = sortedAddrs(addresses)
 	errs = append(errs, unpublish(index, owner.Device, addresses))
-	// Both wait for grace periods in the kernel; together they wait once.
-	elements := make(chan error)
+	// Deleting a device and deleting elements both wait for grace periods at
+	// their end, so they run beside the rest and are waited for last.
+	deletion := deleteDevice(owner.Device, index)
+	elements := make(chan error, 1)
 	go func() { elements <- removeElements(owner, addresses) }()
-	if index != 0 {
-		errs = append(errs, deleteDevice(owner.Device, index))
-	}
-	errs = append(errs, <-elements)
+	errs = append(errs, deletion.unlisted())
 	freed, err := unclaimed(addresses)
 	errs = append(errs, err)
 	for _, addr := range freed {
 		_, err := conntrack.DeleteAddress(addr)
 		errs = append(errs, err)
 	}
-	errs = append(errs, releaseSubnets(freed, hints.Subnets))
+	errs = append(errs, <-elements, releaseSubnets(freed, hints.Subnets), deletion.done())
 	return errors.Join(errs...)
 }
 
@@ -135,14 +134,6 @@ func isDevice(index int, name string) bool {
 		return isNotFound(err)
 	}
 	return link.Attrs().Name == name
-}
-
-func deleteDevice(name string, index int) error {
-	err := netlink.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: name, Index: index}})
-	if err != nil && !isNotFound(err) {
-		return fmt.Errorf("delete device %s: %w", name, err)
-	}
-	return nil
 }
 
 func removeElements(owner nat.Owner, addresses []netip.Addr) (err error) {
@@ -218,7 +209,12 @@ func subnetOf(addr netip.Addr, known []netip.Prefix) (netip.Prefix, error) {
 	return found, err
 }
 
+// releaseSubnet removes what a subnet has once, unless an endpoint is left. The
+// guard route goes last: without one there is nothing to remove.
 func releaseSubnet(subnet netip.Prefix) (err error) {
+	if present, err := haveGuard(subnet); err != nil || !present {
+		return err
+	}
 	lock, err := lockSubnet(subnet, true)
 	if err != nil {
 		return err
@@ -228,16 +224,23 @@ func releaseSubnet(subnet netip.Prefix) (err error) {
 	if err != nil || used {
 		return err
 	}
-	var errs []error
+	if err := removeSubnetElements(subnet); err != nil {
+		return err
+	}
 	err = netlink.RouteDel(guardRoute(subnet))
 	if err != nil && !errors.Is(err, unix.ESRCH) {
-		errs = append(errs, fmt.Errorf("delete subnet guard %s: %w", subnet, err))
+		return fmt.Errorf("delete subnet guard %s: %w", subnet, err)
 	}
+	return nil
+}
+
+func removeSubnetElements(subnet netip.Prefix) (err error) {
 	rules, err := nat.Open()
 	if err != nil {
-		return errors.Join(append(errs, err)...)
+		return err
 	}
-	return errors.Join(append(errs, rules.RemoveNetwork([]netip.Prefix{subnet}), rules.Close())...)
+	defer func() { err = errors.Join(err, rules.Close()) }()
+	return rules.RemoveNetwork([]netip.Prefix{subnet})
 }
 
 // subnetInUse looks for the first host route of ours in the subnet.
