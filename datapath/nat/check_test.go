@@ -19,7 +19,7 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 	sources := []Source{plain, random, snat}
 	for _, c := range []struct {
 		name   string
-		break_ []string // nft commands
+		damage []string // nft commands
 		want   []string // in the message
 	}{
 		{"the table deleted", []string{"delete table inet zipline"}, []string{"table inet zipline is missing"}},
@@ -66,7 +66,7 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 			if err := r.Check(o, sources, mac); err != nil {
 				t.Fatalf("before: %v", err)
 			}
-			for _, command := range c.break_ {
+			for _, command := range c.damage {
 				nft(t, command)
 			}
 			err := r.Check(o, sources, mac)
