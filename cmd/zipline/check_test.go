@@ -59,20 +59,19 @@ var damages = []damage{
 	// The container's side.
 	{name: "container device missing", names: []string{"eth0"}, make: inContainer("ip link del eth0", "")},
 	{name: "container device down", names: []string{"eth0", "down"},
-		make: inContainer("ip link set eth0 down",
-			"ip link set eth0 up; ip route replace default via $gw4; ip -6 route replace default via $gw6")},
+		make: savedInside("ip link set eth0 down")},
 	{name: "container MAC changed", names: []string{"eth0", "MAC"},
 		make: inContainer("ip link set eth0 address 02:00:00:00:00:77", "ip link set eth0 address $mac")},
 	{name: "container MTU changed", names: []string{"eth0", "1400"},
 		make: inContainer("ip link set eth0 mtu 1400", "ip link set eth0 mtu 1500")},
 	{name: "IPv4 address missing", names: []string{"10.77.0.2"},
-		make: inContainer("ip addr del $ip4/16 dev eth0", "ip addr add $ip4/16 brd + dev eth0; ip route add default via $gw4")},
+		make: savedInside("ip addr del $ip4/16 dev eth0")},
 	{name: "IPv6 address missing", names: []string{"fd00:77::2"},
-		make: inContainer("ip addr del $ip6/64 dev eth0", "ip addr add $ip6/64 dev eth0 nodad; ip -6 route replace default via $gw6")},
+		make: savedInside("ip addr del $ip6/64 dev eth0")},
 	{name: "IPv4 default route missing", names: []string{"0.0.0.0/0"},
 		make: inContainer("ip route del default", "ip route add default via $gw4")},
 	{name: "IPv6 default route missing", names: []string{"::/0"},
-		make: inContainer("ip -6 route del default", "ip -6 route add default via $gw6")},
+		make: savedInside("ip -6 route del default")},
 
 	// The node's side.
 	{name: "host device down", names: []string{"$dev", "down"}, make: saved("ip link set $dev down")},
@@ -90,9 +89,9 @@ var damages = []damage{
 	{name: "IPv4 neighbour missing", names: []string{"neighbour", "10.77.0.2"}, make: saved("ip neigh del $ip4 dev $dev")},
 	{name: "IPv6 neighbour missing", names: []string{"neighbour", "fd00:77::2"}, make: saved("ip neigh del $ip6 dev $dev")},
 	{name: "IPv4 neighbour with a wrong MAC", names: []string{"neighbour", "10.77.0.2"},
-		make: saved("ip neigh replace $ip4 dev $dev lladdr 02:00:00:00:00:79 nud permanent")},
+		make: saved("ip neigh replace $ip4 dev $dev lladdr 02:00:00:00:00:79 nud permanent", "ip neigh del $ip4 dev $dev")},
 	{name: "gateway address missing", names: []string{"gateway", "10.77.0.1"},
-		make: onNode("ip addr del $gw4/32 dev $dev", "ip addr add $gw4/32 dev $dev")},
+		make: saved("ip addr del $gw4/32 dev $dev")},
 	{name: "IPv6 gateway address missing", names: []string{"gateway", "fd00:77::1"},
 		make: onNode("ip addr del $gw6/128 dev $dev", "ip addr add $gw6/128 dev $dev nodad")},
 	{name: "subnet guard missing", names: []string{"10.77.0.0/16"}, make: func(t *testing.T, top *topology, _ *pod) func() {
@@ -198,49 +197,72 @@ func TestCheckFindsEachMissingRule(t *testing.T) {
 func saved(do string, before ...string) func(*testing.T, *topology, *pod) func() {
 	return func(t *testing.T, top *topology, p *pod) func() {
 		t.Helper()
-		dev := hostDevice(p)
-		var restore []string
-		for _, kind := range []string{"-4 addr", "-6 addr", "-4 route", "-6 route", "neigh"} {
-			restore = append(restore, top.saveCommands(t, kind, dev)...)
-		}
-		undo := strings.Join(append(before, "ip link set $dev up"), "; ")
-		mend := onNode(do, undo)(t, top, p)
-		return func() {
-			mend()
-			for _, command := range restore {
-				top.Node.MustRun(t, "sh", "-c", command)
-			}
+		return restoring(t, &top.Node.Namespace, hostDevice(p), before, func(undo string) func() {
+			return onNode(do, undo)(t, top, p)
+		})
+	}
+}
+
+// savedInside is saved for the container's device.
+func savedInside(do string, before ...string) func(*testing.T, *topology, *pod) func() {
+	return func(t *testing.T, top *topology, p *pod) func() {
+		t.Helper()
+		return restoring(t, &p.Namespace, testrig.IfName, before, func(undo string) func() {
+			return inContainer(do, undo)(t, top, p)
+		})
+	}
+}
+
+func restoring(t *testing.T, ns *testrig.Namespace, dev string, before []string, damage func(undo string) func()) func() {
+	t.Helper()
+	var restore []string
+	for _, kind := range []string{"-4 addr", "-6 addr", "-4 route", "-6 route", "neigh"} {
+		restore = append(restore, saveCommands(t, ns, kind, dev)...)
+	}
+	mend := damage(strings.Join(append(before, "ip link set "+dev+" up"), "; "))
+	return func() {
+		mend()
+		for _, command := range restore {
+			ns.MustRun(t, "sh", "-c", command)
 		}
 	}
 }
 
-// saveCommands returns commands that restore what ip shows of one kind.
-func (top *topology) saveCommands(t *testing.T, kind, dev string) []string {
+// saveCommands returns commands that restore what ip shows of one kind. Routes
+// through gateways come last: they need the others.
+func saveCommands(t *testing.T, ns *testrig.Namespace, kind, dev string) []string {
 	t.Helper()
-	var out []string
+	var out, late []string
 	switch kind {
 	case "-4 addr", "-6 addr":
-		text := top.Node.MustRun(t, "sh", "-c", fmt.Sprintf("ip -o %s show dev %s", kind, dev))
+		text := ns.MustRun(t, "sh", "-c", fmt.Sprintf("ip -o %s show dev %s", kind, dev))
 		for _, match := range regexp.MustCompile(`inet6? (\S+) `).FindAllStringSubmatch(text, -1) {
-			option := ""
+			option := " brd +"
 			if strings.Contains(kind, "6") {
 				option = " nodad"
 			}
 			out = append(out, fmt.Sprintf("ip addr replace %s dev %s%s", match[1], dev, option))
 		}
-	default:
-		show := "ip " + kind + " show dev " + dev
-		if kind == "neigh" {
-			show += " nud permanent"
+	case "neigh":
+		for line := range strings.Lines(ns.MustRun(t, "ip", "neigh", "show", "dev", dev)) {
+			if f := strings.Fields(line); strings.Contains(line, "extern_learn") {
+				out = append(out, fmt.Sprintf("ip neigh replace %s lladdr %s dev %s nud reachable extern_learn", f[0], f[2], dev))
+			}
 		}
-		for line := range strings.Lines(top.Node.MustRun(t, "sh", "-c", show)) {
-			if line = strings.TrimSpace(line); line != "" {
-				line = strings.ReplaceAll(strings.ReplaceAll(line, " PERMANENT", " nud permanent"), " linkdown", "")
-				out = append(out, fmt.Sprintf("ip %s replace %s dev %s", kind, strings.TrimSuffix(line, " pref medium"), dev))
+	default:
+		for line := range strings.Lines(ns.MustRun(t, "sh", "-c", "ip "+kind+" show dev "+dev)) {
+			line = strings.ReplaceAll(strings.TrimSuffix(strings.TrimSpace(line), " pref medium"), " linkdown", "")
+			command := fmt.Sprintf("ip %s replace %s dev %s", kind, line, dev)
+			switch {
+			case line == "":
+			case strings.Contains(line, "via fe80"), strings.Contains(line, "default"):
+				late = append([]string{command + " onlink"}, late...)
+			default:
+				out = append(out, command)
 			}
 		}
 	}
-	return out
+	return append(out, late...)
 }
 
 var (

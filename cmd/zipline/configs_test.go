@@ -104,8 +104,6 @@ func transcript(t *testing.T, top *topology, text string) []string {
 var staysOfCompanions = []*regexp.Regexp{
 	regexp.MustCompile(`^nft table ip6? (filter|nat|mangle)\b`),
 	regexp.MustCompile(`^file /run/xtables\.lock`),
-	// runc-0.2.0.conf has its own dataDir.
-	regexp.MustCompile(`^file /run/ipam-state(/[^/ ]+(/lock ""|/last_reserved_ip\.\d+ .*)?)?$`),
 	regexp.MustCompile(`^file /run/cni(/tuning)?$`),
 }
 
@@ -128,7 +126,9 @@ func describeContainer(t *testing.T, p *pod) []string {
 		t.Fatal(err)
 	}
 	add("mtu", fmt.Sprint(link[0].MTU, link[0].State))
-	add("address", withoutLinkLocal(p.MustRun(t, "ip", "-o", "addr", "show", "dev", testrig.IfName)))
+	// The reference switches duplicate address detection off by a sysctl alone.
+	addresses := strings.ReplaceAll(p.MustRun(t, "ip", "-o", "addr", "show", "dev", testrig.IfName), " nodad", "")
+	add("address", withoutLinkLocal(addresses))
 	add("route", p.MustRun(t, "ip", "-4", "route"))
 	add("route", withoutLinkLocal(p.MustRun(t, "ip", "-6", "route")))
 	add("result", toJSON(map[string]any{"ips": withoutInterfaces(p.result.IPs), "routes": p.result.Routes, "dns": p.result.DNS}))
@@ -136,9 +136,10 @@ func describeContainer(t *testing.T, p *pod) []string {
 }
 
 // withoutLinkLocal drops lines of link-local addresses, which follow the MAC,
-// and the subnet's route through the host device (docs/architecture.md).
+// and zipline's own IPv6 routes: the subnet's through the host device and the
+// gateway's (docs/architecture.md).
 func withoutLinkLocal(text string) string {
-	return strings.Join(deleteMatching(strings.Split(text, "\n"), regexp.MustCompile(`fe80::|^multicast`)), "\n")
+	return strings.Join(deleteMatching(strings.Split(text, "\n"), regexp.MustCompile(`fe80::|^multicast|proto 122`)), "\n")
 }
 
 func withoutInterfaces(ips []*types100.IPConfig) []string {
@@ -218,15 +219,22 @@ func (top *topology) isolationRules(t *testing.T) []string {
 	return []string{fmt.Sprintf("firewall wrote %d isolation rules", rules)}
 }
 
+// A container that reaches itself through its own host port: on a bridge this
+// needs hairpinMode where br_netfilter is on.
+var (
+	bridgeLacks = regexp.MustCompile(`^c1 -> host port: false`)
+	ziplineHas  = regexp.MustCompile(`^c1 -> host port: true`)
+)
+
 func compareTranscripts(t *testing.T, got, want []string) {
 	t.Helper()
 	for _, line := range want {
-		if !slices.Contains(got, line) {
+		if !slices.Contains(got, line) && !bridgeLacks.MatchString(line) {
 			t.Errorf("only the reference: %s", line)
 		}
 	}
 	for _, line := range got {
-		if !slices.Contains(want, line) {
+		if !slices.Contains(want, line) && !ziplineHas.MatchString(line) {
 			t.Errorf("only zipline:       %s", line)
 		}
 	}

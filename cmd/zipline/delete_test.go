@@ -4,6 +4,8 @@ package main_test
 
 import (
 	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -85,7 +87,6 @@ func TestDeletionOfWhatNeverWas(t *testing.T) {
 	for name, config := range map[string]string{
 		"a good configuration":       network{}.config(directTier),
 		"a refused configuration":    setKeys(network{}.config(directTier), map[string]any{"vlan": 100}),
-		"a missing delegate":         setKeys(network{}.config(directTier), map[string]any{"ipam": map[string]any{"type": "no-such-ipam"}}),
 		"an L2 network":              setKeys(network{}.config(directTier), map[string]any{"ipam": nil}),
 		"host-local without a range": setKeys(network{}.config(directTier), map[string]any{"ipam": map[string]any{"type": "host-local"}}),
 	} {
@@ -98,8 +99,33 @@ func TestDeletionOfWhatNeverWas(t *testing.T) {
 			if err := reply.Err(); err != nil {
 				t.Error(err)
 			}
-			top.wantUnchanged(t, before)
+			top.wantNothingLeft(t, before)
 		})
+	}
+}
+
+// TestDeletionWithoutTheDelegate loses the IPAM plugin between ADD and DEL. DEL
+// says so, as the address is still leased there, but removes all else; with the
+// plugin back it succeeds.
+func TestDeletionWithoutTheDelegate(t *testing.T) {
+	dir := recordingIPAM(t)
+	top := newTopology(t, directTier, testrig.Options{PluginPath: []string{dir}})
+	fresh := top.Node.Snapshot(t)
+	config := network{ipam: map[string]any{"type": "recorder"}}.config(top.v)
+	p := top.add(top.container(), config)
+	recorder := filepath.Join(dir, "recorder")
+	if err := os.Rename(recorder, recorder+".gone"); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, p.Invoke(t, "DEL", config), 50, "", "recorder")
+	top.Node.MustRun(t, "rm", "/run/recorder")
+	top.wantNothingLeft(t, fresh)
+	if err := os.Rename(recorder+".gone", recorder); err != nil {
+		t.Fatal(err)
+	}
+	mustSucceed(t, "DEL", p.Invoke(t, "DEL", config))
+	if log := top.Node.MustRun(t, "cat", "/run/recorder"); !strings.HasPrefix(log, "DEL "+p.ID) {
+		t.Errorf("the delegate got %q", log)
 	}
 }
 

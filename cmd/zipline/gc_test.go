@@ -70,13 +70,13 @@ func TestGCWithoutAListRemovesNothing(t *testing.T) {
 	top.wantUnchanged(t, before)
 }
 
-func TestGCOnAFreshNodeChangesNothing(t *testing.T) {
+func TestGCOnAFreshNodeLeavesNothing(t *testing.T) {
 	top := newTopology(t, directTier, testrig.Options{})
 	before := top.Node.Snapshot(t)
 	if err := top.gc(gcConfig(network{}.config(directTier))).Err(); err != nil {
 		t.Error(err)
 	}
-	top.wantUnchanged(t, before)
+	top.wantNothingLeft(t, before)
 }
 
 func TestGCByARuntime(t *testing.T) {

@@ -18,14 +18,18 @@ var staysOnNode = []*regexp.Regexp{
 	regexp.MustCompile(`^nft table inet zipline( \| (set|map|chain) [^|]+( \| [^|]+)?)?$`),
 	// Programs and maps are loaded once for all containers.
 	regexp.MustCompile(`^file /sys/fs/bpf/zipline(/|$)`),
-	// Lock files.
+	// Lock files, and what is loaded.
 	regexp.MustCompile(`^file /run/zipline(/[^ ]*)?( "")?$`),
-	// host-local's directory, its lock and its place in the round robin.
-	regexp.MustCompile(`^file /var/lib/cni/networks(/[^/ ]+(/lock ""|/last_reserved_ip\.\d+ .*)?)?$`),
+	regexp.MustCompile(`^file /run/zipline/\d+/programs "`),
+	// host-local's directory, its lock and its place in the round robin; beside
+	// them zipline's index without owners.
+	regexp.MustCompile(`^file (/var/lib/cni/networks|/run/ipam-state)(/[^/ ]+(/lock ""|/last_reserved_ip\.\d+ .*)?)?$`),
+	regexp.MustCompile(`^file (/var/lib/cni/networks|/run/ipam-state)/[^/ ]+/\.zipline(/owners|/state ".*)?$`),
 	// A router that stopped to be one would cut off others.
 	regexp.MustCompile(`^sysctl ipv4/ip_forward = `),
 	regexp.MustCompile(`^sysctl ipv[46]/conf/[^/]+/(mc_)?forwarding = `),
 	// Follow from forwarding: the kernel sets them along with it.
+	regexp.MustCompile(`^route anycast \S+ dev uplink0 `),
 	regexp.MustCompile(`^sysctl ipv4/conf/[^/]+/accept_redirects = `),
 	// Design section 3: conntrack's view of a window goes stale.
 	regexp.MustCompile(`^sysctl netfilter/nf_conntrack_tcp_be_liberal = `),

@@ -68,6 +68,7 @@ func TestStatusReportsWhatADDWouldMeet(t *testing.T) {
 			} else {
 				wantError(t, reply, c.code, c.details, "")
 			}
+			top.Node.MustRun(t, "rm", "-f", "/run/recorder")
 			top.wantUnchanged(t, before)
 		})
 	}

@@ -295,6 +295,17 @@ var nodeCases = []trafficCase{
 			reach(t, &pods[0].Namespace, &pods[1].Namespace, f.addr(pods[1]))
 		}
 	}},
+	{name: "a route through the gateway can be added in a container", variants: all, run: func(t *testing.T, top *topology) {
+		// As sbr, VPN software and people do.
+		p := top.attachAll(network{}, 1)[0]
+		p.MustRun(t, "ip", "route", "add", "203.0.113.0/24", "via", p.gw4.String())
+		p.MustRun(t, "ip", "-6", "route", "add", "2001:db8:203::/48", "via", p.gw6.String())
+		p.MustRun(t, "ip", "-6", "route", "del", "default")
+		p.MustRun(t, "ip", "-6", "route", "add", "default", "via", p.gw6.String())
+		for _, f := range families {
+			reach(t, &p.Namespace, top.Outside, f.outside)
+		}
+	}},
 	{name: "fragments pass between container and node", variants: all, run: func(t *testing.T, top *topology) {
 		p := top.attachAll(network{}, 1)[0]
 		for _, f := range families {

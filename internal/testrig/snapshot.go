@@ -19,7 +19,7 @@ import (
 type Snapshot []string
 
 // Snapshot reads everything that a plugin may change in the node: devices,
-// addresses, routes, rules, permanent neighbours, nft rulesets (iptables' among
+// addresses, routes, rules, neighbours made by hand, nft rulesets (iptables' among
 // them), sysctls, attached programs, pinned maps' entries and files. What the
 // kernel learns or ages by itself is left out, and so are container paths.
 func (n *Node) Snapshot(tb testing.TB) Snapshot {
@@ -32,7 +32,7 @@ func (n *Node) Snapshot(tb testing.TB) Snapshot {
 		s.add("rule", n.lines(tb, stripSpace, "ip", family, "rule"))
 		s.add("proxy", n.lines(tb, stripSpace, "ip", family, "neigh", "show", "proxy"))
 	}
-	s.add("neighbour", n.lines(tb, stripSpace, "ip", "neigh", "show", "nud", "permanent"))
+	s.add("neighbour", n.lines(tb, stripNeighbour, "ip", "neigh", "show", "nud", "all"))
 	s.add("nft", nftLines(n.MustRun(tb, "nft", "-s", "list", "ruleset")))
 	err := n.Do(func() error {
 		return errors.Join(s.addSysctls(), s.addFiles("/run"), s.addFiles("/var/lib/cni"), s.addFiles("/sys/fs/bpf"))
@@ -96,6 +96,7 @@ var (
 	index   = regexp.MustCompile(`^\d+: `)
 	peer    = regexp.MustCompile(`@\S+?([: ])|link-netns(id)? \S+|qdisc \S+|qlen \d+|numtxqueues \d+|numrxqueues \d+`)
 	spaces  = regexp.MustCompile(`\s+`)
+	states  = regexp.MustCompile(` (REACHABLE|STALE|DELAY|PROBE|router)\b`)
 	timers  = regexp.MustCompile(` (expires|used) \S+|proto kernel_|valid_lft \S+ preferred_lft \S+`)
 	unquiet = regexp.MustCompile(`nf_conntrack_count|nf_flowtable|stable_secret|/neigh/`)
 )
@@ -110,6 +111,15 @@ func stripIndex(line string) string {
 
 func stripLink(line string) string {
 	return stripIndex(peer.ReplaceAllString(line, "$1"))
+}
+
+// stripNeighbour drops neighbours that the kernel learned, and the states that
+// it gives to those that somebody entered.
+func stripNeighbour(line string) string {
+	if !strings.Contains(line, "PERMANENT") && !strings.Contains(line, "extern_learn") || strings.Contains(line, "NOARP") {
+		return ""
+	}
+	return stripSpace(states.ReplaceAllString(line, ""))
 }
 
 // lines runs a program and returns its lines, each passed through strip.
