@@ -50,19 +50,17 @@ func remove(owner nat.Owner, hints Hints) error {
 	}
 	addresses = sortedAddrs(addresses)
 	errs = append(errs, unpublish(index, owner.Device, addresses))
-	// Deleting a device and deleting elements both wait for grace periods at
-	// their end, so they run beside the rest and are waited for last.
 	deletion := deleteDevice(owner.Device, index)
+	errs = append(errs, deletion.unlisted())
+	// Only now, so that nothing of the container's leaves untranslated. The
+	// socket's close waits for a grace period, like the end of the deletion:
+	// both run beside the rest.
 	elements := make(chan error, 1)
 	go func() { elements <- removeElements(owner, addresses) }()
-	errs = append(errs, deletion.unlisted())
 	freed, err := unclaimed(addresses)
 	errs = append(errs, err)
-	for _, addr := range freed {
-		_, err := conntrack.DeleteAddress(addr)
-		errs = append(errs, err)
-	}
-	errs = append(errs, <-elements, releaseSubnets(freed, hints.Subnets), deletion.done())
+	_, err = conntrack.DeleteAddresses(freed...)
+	errs = append(errs, err, <-elements, releaseSubnets(freed, hints.Subnets), deletion.done())
 	return errors.Join(errs...)
 }
 

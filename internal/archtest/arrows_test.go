@@ -24,9 +24,11 @@ var arrows = map[string][]string{
 	"cmd/zipline-bench":  {"bench"},
 	"cni":                {"ipam", "datapath"},
 	"datapath":           {"loader", "bpf", "datapath/nat", "datapath/conntrack", "internal/nlink"},
+	"datapath/nat":       {"internal/nfnl"},
+	"datapath/conntrack": {"internal/nfnl"},
 	"loader":             {"bpf"},
-	"bench":              {"internal/testrig", "internal/reference"},
-	"internal/demo":      {"internal/testrig", "loader", "bpf"},
+	"bench":              {"internal/testrig", "internal/reference", "internal/tbrun", "internal/testutil"},
+	"internal/demo":      {"internal/testrig", "internal/reference", "internal/tbrun", "internal/testutil", "loader", "bpf"},
 	"internal/testrig":   {"internal/testutil"},
 	"internal/reference": {"internal/testutil"},
 }
