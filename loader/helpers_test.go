@@ -10,10 +10,13 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/zipline-cni/zipline/bpf"
 	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
@@ -184,4 +187,40 @@ func addDevice(tb testing.TB, number int) int {
 	veth.Group = group
 	must(tb, netlink.LinkAdd(veth))
 	return veth.Index
+}
+
+// newContainerInGroup makes a host veth in another link group.
+func newContainerInGroup(tb testing.TB, number int, group uint32) int {
+	tb.Helper()
+	index := addDevice(tb, number)
+	device, err := netlink.LinkByIndex(index)
+	must(tb, err)
+	must(tb, netlink.LinkSetGroup(device, int(group)))
+	return index
+}
+
+// hideDevice takes a device out of our link group, or puts it back.
+func hideDevice(tb testing.TB, c *container, hide bool) {
+	tb.Helper()
+	device, err := netlink.LinkByIndex(c.index)
+	must(tb, err)
+	to := group
+	if hide {
+		to = 0
+	}
+	must(tb, netlink.LinkSetGroup(device, to))
+}
+
+// shortenPatience makes locks give up soon, until the returned function is called.
+func shortenPatience() func() {
+	was := lockPatience
+	lockPatience = 20 * time.Millisecond
+	return func() { lockPatience = was }
+}
+
+// mustCPUs returns a row of a per-CPU map: one value for each possible CPU.
+func mustCPUs(tb testing.TB, m *ebpf.Map) (row []bpf.ZiplineCounter) {
+	tb.Helper()
+	must(tb, m.Lookup(uint32(0), &row))
+	return row
 }

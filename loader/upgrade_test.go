@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/zipline-cni/zipline/bpf"
+)
+
+// outdate makes the node's program that of another version: what tells versions
+// apart is the record.
+func outdate(tb testing.TB, n *Node) {
+	tb.Helper()
+	rec, err := readRecord(n.dir)
+	must(tb, err)
+	rec.Digest = "0123456789abcdef0123456789abcdef"
+	must(tb, rec.write(n.dir))
+}
+
+func TestAnotherVersionIsReplacedEverywhere(t *testing.T) {
+	for hook, site := range sites {
+		t.Run(hook, func(t *testing.T) {
+			enterNode(t)
+			a, b := newContainer(t, 1, "10.1.0.1/24"), newContainer(t, 2, "10.1.0.2/24")
+			old := a.publish(t, site)
+			b.publish(t, site)
+			outdate(t, old)
+
+			found, err := site.Find(0)
+			must(t, err)
+			wantSame(t, found, old) // Find replaces nothing
+			_ = found.Close()
+
+			renewed := mustOpen(t, site, 0)
+			if renewed.info.id == old.info.id || !renewed.sameMaps(old.set) {
+				t.Errorf("program %d maps %v, want another than %d, maps %v", renewed.info.id, renewed.mapIDs, old.info.id, old.mapIDs)
+			}
+			for _, c := range []*container{a, b} {
+				must(t, renewed.Attached(c.index))
+				wantError(t, old.Attached(c.index), ErrOtherVersion)
+				ids, err := site.attachedIDs(c.index)
+				if len(ids) != 1 || err != nil {
+					t.Errorf("programs %v on the device (%v), want one", ids, err)
+				}
+			}
+			wantSame(t, mustOpen(t, site, 0), renewed)
+			must(t, echo(a, b, "tcp4", 1000))
+		})
+	}
+}
+
+// The stack of the node forwards nothing, so a packet that met no program, or
+// two, would be lost or late.
+func TestAReplacementLosesNoPacket(t *testing.T) {
+	for hook, site := range sites {
+		t.Run(hook, func(t *testing.T) {
+			enterNode(t)
+			a, b := newContainer(t, 1, "10.1.0.1/24"), newContainer(t, 2, "10.1.0.2/24")
+			node := a.publish(t, site)
+			b.publish(t, site)
+			s := newStream(t, a, b)
+			for range 10 {
+				outdate(t, node)
+				renewed := mustOpen(t, site, 0)
+				if renewed.info.id == node.info.id {
+					t.Fatal("the program was not replaced")
+				}
+				node = renewed
+				time.Sleep(10 * time.Millisecond)
+			}
+			sent, received := s.stop()
+			if sent < 100 || received != sent {
+				t.Errorf("%d of %d datagrams arrived, want all of at least 100", received, sent)
+			}
+			if have := count(t, node, bpf.ZiplineReasonREASON_DIRECT); have < uint64(sent) {
+				t.Errorf("%d packets carried directly, want at least %d", have, sent)
+			}
+		})
+	}
+}
+
+// Whoever is killed while it replaces has not written the record, so the next
+// Open begins again, whatever was done.
+func TestAnUnfinishedReplacementIsFinished(t *testing.T) {
+	enterNode(t)
+	a, b := newContainer(t, 1, "10.1.0.1/24"), newContainer(t, 2, "10.1.0.2/24")
+	old := a.publish(t, Site{})
+	b.publish(t, Site{})
+	outdate(t, old)
+	next, _, err := load(old.set)
+	must(t, err)
+	must(t, attachTCX(next, a.index)) // … and killed
+	next.close()
+	renewed := mustOpen(t, Site{}, 0)
+	if !renewed.sameMaps(old.set) {
+		t.Errorf("maps %v, want %v", renewed.mapIDs, old.mapIDs)
+	}
+	must(t, renewed.Attached(a.index))
+	must(t, renewed.Attached(b.index))
+}
+
+func TestANodeObjectFollowsAReplacement(t *testing.T) {
+	enterNode(t)
+	a, b := newContainer(t, 1), newContainer(t, 2)
+	old := mustOpen(t, Site{}, a.index)
+	outdate(t, old)
+	renewed := mustOpen(t, Site{}, 0)
+	must(t, old.Attach(b.index))
+	wantSame(t, old, renewed)
+	must(t, renewed.Attached(b.index))
+}
+
+func TestARecordSaysWhetherAProgramIsCurrent(t *testing.T) {
+	enterNode(t)
+	if !conntrackModule() {
+		t.Fatal("this kernel has no conntrack")
+	}
+	for _, c := range []struct {
+		name string
+		rec  record
+		want bool
+	}{
+		{"the same object", record{Digest: "a", Conntrack: true, Module: true}, true},
+		{"another object", record{Digest: "b", Conntrack: true, Module: true}, false},
+		{"a kernel that cannot look up conntrack", record{Digest: "a", Module: true}, true},
+		{"conntrack came after the program", record{Digest: "a"}, false},
+	} {
+		if have := c.rec.current("a"); have != c.want {
+			t.Errorf("%s: current is %v, want %v", c.name, have, c.want)
+		}
+		c.rec.ID, c.rec.Tag, c.rec.LoadTime = 7, "0123456789abcdef", 1<<40
+		parsed, err := parseRecord(c.rec.format())
+		must(t, err)
+		if *parsed != c.rec {
+			t.Errorf("%s: %+v reads back as %+v", c.name, c.rec, parsed)
+		}
+	}
+}
+
+// stream sends datagrams from one container to another as time goes by.
+type stream struct {
+	done, ended    chan struct{}
+	sent, received atomic.Int64
+	out, in        net.Conn
+}
+
+func newStream(tb testing.TB, from, to *container) *stream {
+	tb.Helper()
+	s := &stream{done: make(chan struct{}), ended: make(chan struct{})}
+	addr := net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.prefixes[0].Addr(), 9))
+	must(tb, to.do(func() (err error) {
+		s.in, err = net.ListenUDP("udp4", addr)
+		return err
+	}))
+	must(tb, from.do(func() (err error) {
+		s.out, err = net.DialUDP("udp4", nil, addr)
+		return err
+	}))
+	tb.Cleanup(func() { _ = errors.Join(s.in.Close(), s.out.Close()) })
+	go func() {
+		buf := make([]byte, 100)
+		for {
+			if _, err := s.in.Read(buf); err != nil {
+				return
+			}
+			s.received.Add(1)
+		}
+	}()
+	go func() {
+		defer close(s.ended)
+		for {
+			select {
+			case <-s.done:
+				return
+			case <-time.After(200 * time.Microsecond):
+				if _, err := s.out.Write([]byte("datagram")); err == nil {
+					s.sent.Add(1)
+				}
+			}
+		}
+	}()
+	return s
+}
+
+// stop returns how many datagrams were sent and received.
+func (s *stream) stop() (sent, received int64) {
+	close(s.done)
+	<-s.ended
+	for range 100 {
+		if s.received.Load() == s.sent.Load() {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return s.sent.Load(), s.received.Load()
+}
