@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -66,6 +67,10 @@ func attach(args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&opts.Rounds, "rounds", opts.Rounds, "paired rounds at 200 endpoints; a third of them at the other sizes")
 	flags.IntVar(&opts.BridgeMax, "bridge-max", opts.BridgeMax, "greatest number of endpoints for the bridge")
 	flags.Uint64Var(&opts.Seed, "seed", opts.Seed, "seed of the order in a round and of the intervals")
+	flags.Func("sizes", fmt.Sprintf("numbers of endpoints to measure at, ascending (default %v)", opts.Sizes), func(text string) (err error) {
+		opts.Sizes, err = parseSizes(text)
+		return err
+	})
 	check := flags.Bool("check", false, "exit with 1 if a target is missed")
 	jsonFile := flags.String("json", "", "write the report with all samples to this file")
 	csvFile := flags.String("csv", "", "write the samples to this file")
@@ -100,6 +105,22 @@ func attach(args []string, stdout, stderr io.Writer) error {
 		return fmt.Errorf("%w: %s", errMissed, strings.Join(names, "; "))
 	}
 	return nil
+}
+
+// parseSizes reads ascending positive numbers with commas between them.
+func parseSizes(text string) ([]int, error) {
+	var sizes []int
+	for field := range strings.SplitSeq(text, ",") {
+		size, err := strconv.Atoi(strings.TrimSpace(field))
+		if err != nil {
+			return nil, err
+		}
+		if size < 1 || len(sizes) > 0 && size <= sizes[len(sizes)-1] {
+			return nil, errors.New("not ascending from 1 on")
+		}
+		sizes = append(sizes, size)
+	}
+	return sizes, nil
 }
 
 // writeFile writes a file by write, or nothing for an empty name.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -51,5 +52,16 @@ func TestReportFileIsWrittenOnlyWhenNamed(t *testing.T) {
 	}
 	if text, err := os.ReadFile(name); err != nil || string(text) != "text" {
 		t.Errorf("file holds %q, %v", text, err)
+	}
+}
+
+func TestSizesAscend(t *testing.T) {
+	for text, want := range map[string]string{
+		"1,10, 200": "[1 10 200]", "5": "[5]", "": "[]", "10,10": "[]", "0": "[]", "3,2": "[]", "x": "[]",
+	} {
+		got, err := parseSizes(text)
+		if fmt.Sprint(got) != want || (err != nil) != (want == "[]") {
+			t.Errorf("sizes %q: %v, %v; want %s", text, got, err, want)
+		}
 	}
 }
