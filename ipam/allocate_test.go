@@ -231,12 +231,12 @@ func TestAnAddressThatIsNoFileIsTaken(t *testing.T) {
 
 func TestManyTakenAddressesAreSkipped(t *testing.T) {
 	p := newPool(t, t.TempDir(), `{"ranges":[[{"subnet":"10.0.0.0/16"}],[{"subnet":"2001:db8::/64"}]]}`)
-	for i := range 1000 {
+	for i := range 300 {
 		plant(t, p, fmt.Sprintf("10.0.%d.%d", (i+2)/256, (i+2)%256), "other\r\neth0", 0)
 		plant(t, p, fmt.Sprintf("2001:db8::%x", i+2), "other\r\neth0", 0)
 	}
-	if got := mustAllocate(t, p, owner(1)); got != "10.0.3.234 2001:db8::3ea" {
-		t.Errorf("got %s, want 10.0.3.234 2001:db8::3ea", got)
+	if got := mustAllocate(t, p, owner(1)); got != "10.0.1.46 2001:db8::12e" {
+		t.Errorf("got %s, want 10.0.1.46 2001:db8::12e", got)
 	}
 	checkSound(t, p)
 }

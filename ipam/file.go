@@ -87,6 +87,21 @@ func (s *session) write(path string, content []byte) error {
 	return ioError("write", path, err)
 }
 
+// overwrite replaces a file's content in place, without emptying it first.
+func (s *session) overwrite(path string, content []byte) error {
+	s.change("overwrite")
+	fd, err := open(path, unix.O_WRONLY|unix.O_CREAT, fileMode)
+	if err != nil {
+		return ioError("open", path, err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if _, err := unix.Pwrite(fd, content, 0); err != nil {
+		return ioError("write", path, err)
+	}
+	s.change("truncate")
+	return ioError("truncate", path, unix.Ftruncate(fd, int64(len(content))))
+}
+
 func (s *session) link(from, to string) error {
 	s.change("link")
 	return ioError("link", to, os.Link(from, to))

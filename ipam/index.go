@@ -25,16 +25,14 @@ import (
 // those with the content that it looks for: it reads a lease through its link,
 // and so removes both.
 
-// minSlots is how many numbers are always looked at, should there be a gap after
-// all. From there on a number that is missing is the end.
-const minSlots = 4
-
 // indexKey names the owner in the index. The length of a container id is not
 // bounded, that of a file name is.
 func indexKey(o Owner) string {
 	sum := sha256.Sum256([]byte(o.ContainerID + "\x00" + o.IfName))
 	return hex.EncodeToString(sum[:16])
 }
+
+func indexName(key string, n int) string { return key + "." + strconv.Itoa(n) }
 
 func indexTarget(addr netip.Addr) string { return "../../" + addr.String() }
 
@@ -52,15 +50,12 @@ func (s *session) slots(o Owner) ([]indexEntry, error) {
 	key := indexKey(o)
 	var entries []indexEntry
 	for n := 0; ; n++ {
-		name := key + "." + strconv.Itoa(n)
+		name := indexName(key, n)
 		target, err := os.Readlink(filepath.Join(s.owners(), name))
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			if n >= minSlots {
-				return entries, nil
-			}
-			continue
-		case err != nil:
+		if errors.Is(err, fs.ErrNotExist) {
+			return entries, nil
+		}
+		if err != nil {
 			return nil, ioError("readlink", name, err)
 		}
 		addr, _ := leaseName(path.Base(target))
@@ -98,7 +93,7 @@ func (s *session) lookup(o Owner) ([]netip.Addr, bool, error) {
 func (s *session) enter(l Lease, n int) (int, error) {
 	key := indexKey(l.Owner)
 	for ; ; n++ {
-		err := s.symlink(indexTarget(l.Address), filepath.Join(s.owners(), key+"."+strconv.Itoa(n)))
+		err := s.symlink(indexTarget(l.Address), filepath.Join(s.owners(), indexName(key, n)))
 		if !errors.Is(err, fs.ErrExist) {
 			return n + 1, err
 		}
@@ -156,17 +151,18 @@ func (s *session) rebuild(records []record, entries []indexEntry) error {
 	for _, r := range records {
 		missing[place{indexKey(r.Owner), r.Address}] = r.Lease
 	}
+	numbers := map[string]int{} // the next of each owner
 	for _, entry := range entries {
 		at := place{entry.key, entry.addr}
-		if _, ok := missing[at]; ok {
+		if _, ok := missing[at]; ok && entry.name == indexName(at.key, numbers[at.key]) {
 			delete(missing, at)
+			numbers[at.key]++
 			continue
 		}
 		if err := s.removeAll(filepath.Join(s.owners(), entry.name)); err != nil {
 			return err
 		}
 	}
-	numbers := map[string]int{}
 	for at, lease := range missing {
 		n, err := s.enter(lease, numbers[at.key])
 		if err != nil {

@@ -26,7 +26,7 @@ type state struct {
 	stamp int64
 }
 
-// stateSize is the file's fixed size: it is overwritten in place by one write.
+// stateSize is the file's size.
 const stateSize = 128
 
 const stateFormat = "zipline-ipam 1\nboot %s\nstamp %d\n"
@@ -53,18 +53,10 @@ func parseState(data []byte) *state {
 	return &found
 }
 
-// writeState overwrites the state in place.
+// writeState overwrites the state. It has a fixed size, so that one write does it.
 func (s *session) writeState(st state) error {
 	content := fmt.Sprintf(stateFormat, st.boot, st.stamp)
-	content += strings.Repeat("\n", max(0, stateSize-len(content)))
-	s.about("write state")
-	fd, err := open(s.state(), unix.O_WRONLY|unix.O_CREAT, fileMode)
-	if err != nil {
-		return ioError("open", s.state(), err)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	_, err = unix.Pwrite(fd, []byte(content), 0)
-	return ioError("write", s.state(), err)
+	return s.overwrite(s.state(), []byte(content+strings.Repeat("\n", max(0, stateSize-len(content)))))
 }
 
 // isStamped tells whether the directory and the index still have this stamp.

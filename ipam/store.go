@@ -20,9 +20,11 @@ import (
 const (
 	lastPrefix = "last_reserved_ip."
 	ownName    = ".zipline"
-	ownersName = "owners" // in ownName, as are those below
-	stateName  = "state"
-	tempName   = "new" // one is enough, the lock is held
+	stateName  = "state"  // in ownName
+	ownersName = "owners" // in ownName: the index
+	// tempName is in the index, whose stamp shows that it was left there. One is
+	// enough, the lock is held.
+	tempName = "new"
 )
 
 // fileMode is host-local's for leases.
@@ -59,11 +61,17 @@ func (st *store) begin(create bool) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
+	ready := false
+	defer func() {
+		if !ready {
+			lock.release()
+		}
+	}()
 	s := &session{store: st, lock: lock}
 	if err := s.prepare(); err != nil {
-		lock.release()
 		return nil, err
 	}
+	ready = true
 	return s, nil
 }
 
@@ -81,10 +89,10 @@ func (s *session) prepare() error {
 
 // end stamps the directory if it was changed, and gives the lock back.
 func (s *session) end() {
+	defer s.lock.release()
 	if s.changed && s.bootID != "" {
 		s.stamp()
 	}
-	s.lock.release()
 }
 
 // refresh looks through the whole directory: it sweeps earlier boots' leases if
@@ -96,9 +104,6 @@ func (s *session) refresh(found *state) error {
 		return err
 	}
 	if err := s.mkdir(s.owners()); err != nil {
-		return err
-	}
-	if err := s.removeAll(s.temp()); err != nil {
 		return err
 	}
 	records, err := s.scan()
@@ -256,11 +261,12 @@ func (s *session) last(i int) netip.Addr {
 	return addr
 }
 
+// setLast overwrites the file in place. A new file renamed over it is written to
+// disk at once by ext4 (its option auto_da_alloc), which takes longer than all the
+// rest of a lease. A process that dies between the two steps leaves another
+// address: that costs the order, no more.
 func (s *session) setLast(i int, addr netip.Addr) error {
-	if err := s.write(s.temp(), []byte(addr.String())); err != nil {
-		return err
-	}
-	return s.rename(s.temp(), filepath.Join(s.dir, lastPrefix+strconv.Itoa(i)))
+	return s.overwrite(filepath.Join(s.dir, lastPrefix+strconv.Itoa(i)), []byte(addr.String()))
 }
 
 // taken returns every address that has a file.
@@ -285,7 +291,7 @@ func (s *session) taken() (map[netip.Addr]struct{}, error) {
 
 func (st *store) path(addr netip.Addr) string { return filepath.Join(st.dir, addr.String()) }
 func (st *store) owners() string              { return filepath.Join(st.dir, ownName, ownersName) }
-func (st *store) temp() string                { return filepath.Join(st.dir, ownName, tempName) }
+func (st *store) temp() string                { return filepath.Join(st.owners(), tempName) }
 func (st *store) state() string               { return filepath.Join(st.dir, ownName, stateName) }
 
 // usable tells whether the directory can be written to or, where it doesn't exist
