@@ -82,6 +82,7 @@ func TestARPIsAnsweredForNeighboursOnly(t *testing.T) {
 		{"a probe for the own address", func(a *arp) { probe(a); a.tip = a.from.v4 }, next},
 		{"a probe for nobody's address", func(a *arp) { probe(a); a.tip = other(a.tip, 99) }, next},
 		{"a request for an address in another network", func(a *arp) { a.tip = w.peers["stranger"].v4 }, next},
+		{"a request for an address of no network", as("lonely", func(a *arp) { a.tip = w.peers["lonely too"].v4 }), next},
 		{"a request to another mac", func(a *arp) { a.ethDst = net.HardwareAddr{2, 9, 9, 9, 9, 9} }, next},
 		{"a reply", func(a *arp) { a.op = 2 }, next},
 		{"a reverse request", func(a *arp) { a.op = 3 }, next},

@@ -50,6 +50,10 @@ func both() []row {
 		{"an address outside", func(_ *world, p *packet) { p.dst = outside(p.dst) }, ZiplineReasonREASON_NEXT_NO_ENDPOINT},
 		{"an own address", func(w *world, p *packet) { p.dst = p.src }, ZiplineReasonREASON_NEXT_SELF},
 		{"a neighbour in another network", to("stranger"), ZiplineReasonREASON_NEXT_NETWORK},
+		{"between two that are of no network", func(w *world, p *packet) {
+			from("lonely", nil)(w, p)
+			to("lonely too")(w, p)
+		}, ZiplineReasonREASON_NEXT_NETWORK},
 		{"a neighbour without direct forwarding", to("tracked"), ZiplineReasonREASON_NEXT_NOT_DIRECT},
 		{"from an endpoint without direct forwarding", from("tracked", nil), ZiplineReasonREASON_NEXT_NOT_DIRECT},
 

@@ -74,7 +74,7 @@ func (r *rules) neighbour(addr netip.Addr) *peer {
 	if holder == nil || !r.published() || holder.index == r.device.index {
 		return nil
 	}
-	if holder.net4 != r.device.net4 || holder.net6 != r.device.net6 {
+	if holder.net4 == 0 || holder.net4 != r.device.net4 || holder.net6 != r.device.net6 {
 		return nil
 	}
 	return holder

@@ -76,8 +76,12 @@ func peers() []*peer {
 	small.mtu = 1400
 	stranger := mk(5, "stranger", sourceCheck|direct)
 	stranger.net4, stranger.net6 = other4, other6
+	lonely, lonelyToo := mk(10, "lonely", sourceCheck|direct), mk(11, "lonely too", sourceCheck|direct)
+	for _, p := range []*peer{lonely, lonelyToo} {
+		p.net4, p.net6 = 0, 0
+	}
 	return []*peer{
-		a, mk(2, "b", sourceCheck|direct), small, mk(4, "tracked", sourceCheck), stranger,
+		lonely, lonelyToo, a, mk(2, "b", sourceCheck|direct), small, mk(4, "tracked", sourceCheck), stranger,
 		mk(6, "pinned", sourceCheck|macCheck|direct), mk(7, "unchecked", direct),
 		mk(8, "unpublished", 0), mk(9, "unchecked pinned", macCheck|direct),
 	}

@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "58e1f12c6f69b700aeddc863a75ff8f2"
+const digest = "4ea30ab89e0da4e18c627b02ce6a6f80"

@@ -20,7 +20,7 @@ static __always_inline int local_destination(struct __sk_buff *skb, const struct
 		return -REASON_NEXT_NO_ENDPOINT;
 	if (ep->ifindex == skb->ifindex)
 		return -REASON_NEXT_SELF;
-	if (ep->network != source->network)
+	if (ep->network != source->network || !ep->network)
 		return -REASON_NEXT_NETWORK;
 	if (!(ep->flags & source->flags & ENDPOINT_DIRECT))
 		return -REASON_NEXT_NOT_DIRECT;

@@ -27,7 +27,8 @@ enum endpoint_flags {
  * struct endpoint - where an address lives
  * @ifindex: host veth
  * @mtu: MTU of the container's device
- * @network: addresses with equal network are neighbours on one L2 segment
+ * @network: addresses with equal network are neighbours on one L2 segment; 0
+ *           has no neighbours
  * @mac: MAC of the container's device
  * @host_mac: MAC of the host veth
  * @flags: enum endpoint_flags
