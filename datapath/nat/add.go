@@ -10,9 +10,9 @@ import (
 )
 
 // Add makes the ruleset translate the packets of an endpoint's addresses, and
-// hold the endpoint to one MAC if opts say so. It is one transaction: either all
-// of it is in force afterwards, or nothing changed. What the owner has already
-// is replaced. No lock is needed, and the cost does not depend on how many
+// isolate them or hold the endpoint to one MAC if opts say so. It is one
+// transaction: either all of it is in force afterwards, or nothing changed. What
+// the owner has already of these addresses is replaced. No lock is needed, and the cost does not depend on how many
 // elements there are, but for the first endpoint of a subnet.
 //
 // It returns ErrNoTable when the caller must Install first, and an *OwnedError
@@ -56,11 +56,11 @@ func (r *Ruleset) add(o Owner, sources []Source, opts Options) error {
 		}
 		batch = append(batch, messages...)
 	}
-	for _, f := range []*family{ipv4, ipv6} {
-		if !view.incomplete[f] {
+	for _, set := range subnetSets {
+		if !view.incomplete[set] {
 			continue
 		}
-		messages, err := r.completeExempt(f, o, view.wanted[f])
+		messages, err := r.complete(set, o, view.wanted[set])
 		if err != nil {
 			return err
 		}
@@ -74,29 +74,25 @@ type view struct {
 	generation uint32
 	slots      []slot
 	found      []*element // in the slots; nil: empty
-	wanted     map[*family][]rectangle
-	// incomplete families lack a wanted rectangle, or have it in parts.
-	incomplete map[*family]bool
+	wanted     map[*setSpec][]rectangle
+	// incomplete sets lack a wanted rectangle, or have it in parts.
+	incomplete map[*setSpec]bool
 	broken     error // what checkChains found
 }
 
-// lookEndpoint reads chains, slots and exempt rectangles in one round trip. It
+// lookEndpoint reads chains, slots and rectangles in one round trip. It
 // returns ErrNoTable where the table is not complete.
 func (r *Ruleset) lookEndpoint(o Owner, sources []Source, opts Options) (*view, error) {
 	v := &view{
 		slots:  slotsOf(o, sources, opts),
-		wanted: map[*family][]rectangle{}, incomplete: map[*family]bool{},
-	}
-	for _, s := range sources {
-		f := familyOf(s.Address)
-		v.wanted[f] = append(v.wanted[f], s.exempt()...)
+		wanted: rectangles(sources, opts), incomplete: map[*setSpec]bool{},
 	}
 	chains := chainLookups()
 	requests := append(chains, slotLookups(v.slots)...)
 	slots := len(requests)
-	for _, f := range []*family{ipv4, ipv6} {
-		for _, w := range v.wanted[f] {
-			requests = append(requests, getElement(f.exempt, w.element()))
+	for _, set := range subnetSets {
+		for _, w := range v.wanted[set] {
+			requests = append(requests, getElement(set, w.element()))
 		}
 	}
 	answer, err := r.look(requests...)
@@ -114,50 +110,50 @@ func (r *Ruleset) lookEndpoint(o Owner, sources []Source, opts Options) (*view, 
 		}
 		v.found = append(v.found, is)
 	}
-	return v, v.readExempt(answer.replies[slots:])
+	return v, v.readRectangles(answer.replies[slots:])
 }
 
-// readExempt notes which families lack a rectangle. The kernel answers with the
+// readRectangles notes which sets lack a rectangle. The kernel answers with the
 // element that holds the start of the key asked for.
-func (v *view) readExempt(replies []reply) error {
+func (v *view) readRectangles(replies []reply) error {
 	i := 0
-	for _, f := range []*family{ipv4, ipv6} {
-		for _, w := range v.wanted[f] {
-			is, err := slot{set: f.exempt, element: w.element()}.found(replies[i])
+	for _, set := range subnetSets {
+		for _, w := range v.wanted[set] {
+			is, err := slot{set: set, element: w.element()}.found(replies[i])
 			i++
 			if err != nil {
 				return err
 			}
 			if is == nil {
-				v.incomplete[f] = true
+				v.incomplete[set] = true
 				continue
 			}
 			if held, ok := rectangleOf(*is); !ok || !held.contains(w) {
-				v.incomplete[f] = true
+				v.incomplete[set] = true
 			}
 		}
 	}
 	return nil
 }
 
-// completeExempt returns the messages that add what is missing of the wanted
+// complete returns the messages that add what is missing of the wanted
 // rectangles. It reads the whole set, which has some elements per network.
-func (r *Ruleset) completeExempt(f *family, o Owner, wanted []rectangle) ([]message, error) {
-	present, err := r.rectangles(f.exempt)
+func (r *Ruleset) complete(set *setSpec, o Owner, wanted []rectangle) ([]message, error) {
+	present, err := r.rectangles(set)
 	if err != nil {
 		return nil, err
 	}
 	var missing []element
 	for _, m := range uncovered(wanted, present) {
 		el := m.element()
-		el.comment = exemptComment(o)
+		el.comment = networkComment(o)
 		missing = append(missing, el)
 	}
-	return addElements(f.exempt, missing...), nil
+	return addElements(set, missing...), nil
 }
 
-// exemptComment names the network. The element belongs to no endpoint.
-func exemptComment(o Owner) string { return "network " + networkWord(o.Network) }
+// networkComment names the network. The element belongs to no endpoint.
+func networkComment(o Owner) string { return "network " + networkWord(o.Network) }
 
 func (r *Ruleset) rectangles(s *setSpec) ([]rectangle, error) {
 	elements, err := r.elements(s)

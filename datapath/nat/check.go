@@ -90,7 +90,7 @@ func (r *Ruleset) check(o Owner, sources []Source, opts Options) (*CheckError, e
 	}
 	if v.broken == nil {
 		v.checkSlots(o, found)
-		err = r.checkExempt(v, found)
+		err = r.checkRectangles(v, found)
 	} else if err = nil; len(found.Problems) == 0 {
 		found.add("table inet "+TableName, "changes: "+v.broken.Error(), mendRules)
 	}
@@ -162,19 +162,19 @@ func (v *view) checkSlots(o Owner, found *CheckError) {
 	}
 }
 
-// checkExempt tells apart families whose exempt destinations are there in parts
-// (because of another network's) from those that lack some.
-func (r *Ruleset) checkExempt(v *view, found *CheckError) error {
-	for _, f := range []*family{ipv4, ipv6} {
-		if !v.incomplete[f] {
+// checkRectangles tells apart sets whose rectangles are there in parts (because
+// of another network's) from those that lack some.
+func (r *Ruleset) checkRectangles(v *view, found *CheckError) error {
+	for _, set := range subnetSets {
+		if !v.incomplete[set] {
 			continue
 		}
-		present, err := r.rectangles(f.exempt)
+		present, err := r.rectangles(set)
 		if err != nil {
 			return err
 		}
-		for _, missing := range uncovered(v.wanted[f], present) {
-			found.add(fmt.Sprintf("element %s of %s", missing.element().about, f.exempt.name),
+		for _, missing := range uncovered(v.wanted[set], present) {
+			found.add(fmt.Sprintf("element %s of %s", missing.element().about, set.name),
 				"is missing", mendElement)
 		}
 	}

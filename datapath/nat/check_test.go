@@ -11,7 +11,8 @@ import (
 )
 
 func TestCheckNamesWhatIsWrong(t *testing.T) {
-	o, mac := owner("zl0000000000001", "net"), Options{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}}
+	o := owner("zl0000000000001", "net")
+	opts := Options{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Isolated: prefixes("10.1.0.2/16", "fd00:9::9/64")}
 	plain, random, snat := source("10.1.0.2/16"), source("fd00::2/64"), source("10.1.0.3/16")
 	plain.Exempt = prefixes("192.168.0.0/16")
 	random.Action = MasqueradeFullyRandom
@@ -55,6 +56,24 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 			[]string{`element 10.1.0.2 of source4 belongs to "zlother net x/eth0"`}},
 		{"an exempt prefix deleted", []string{"delete element inet zipline exempt4 { 10.1.0.0/16 . 192.168.0.0/16 }"},
 			[]string{"192.168.0.0-192.168.255.255 of exempt4 is missing"}},
+		{"an isolated address deleted", []string{"delete element inet zipline isolated4 { 10.1.0.2 }"},
+			[]string{"element 10.1.0.2 of isolated4 is missing"}},
+		{"an isolated address too many", []string{`add element inet zipline isolated6 { fd00::2 comment "zl0000000000001 net x/eth0" }`},
+			[]string{"element fd00::2 of isolated6 is there although"}},
+		{"another's isolated address", []string{"delete element inet zipline isolated6 { fd00:9::9 }",
+			`add element inet zipline isolated6 { fd00:9::9 comment "zlother net x/eth0" }`},
+			[]string{`element fd00:9::9 of isolated6 belongs to "zlother net x/eth0"`}},
+		{"a segment deleted", []string{"delete element inet zipline segment4 { 10.1.0.0/16 . 10.1.0.0/16 }"},
+			[]string{"10.1.0.0-10.1.255.255 . 10.1.0.0-10.1.255.255 of segment4 is missing"}},
+		{"a segment in parts that lack one", []string{"delete element inet zipline segment6 { fd00:9::/64 . fd00:9::/64 }",
+			"add element inet zipline segment6 { fd00:9::/65 . fd00:9::/64 }"},
+			[]string{"element fd00:9:0:0:8000::-fd00:9::ffff:ffff:ffff:ffff . fd00:9::-fd00:9::ffff:ffff:ffff:ffff of segment6 is missing"}},
+		{"the isolation replaced", []string{"flush chain inet zipline forward",
+			"add rule inet zipline forward ip saddr @isolated4 ip daddr @isolated4 ip saddr . ip daddr @exempt4 counter drop",
+			"add rule inet zipline forward ip6 saddr @isolated6 ip6 daddr @isolated6 ip6 saddr . ip6 daddr @segment6 counter drop",
+			"add rule inet zipline forward ct state invalid ip saddr @source4 goto untranslated",
+			"add rule inet zipline forward ct state invalid ip6 saddr @source6 goto untranslated"},
+			[]string{`ip saddr . ip daddr @segment4 counter drop" of chain forward is missing or changed`, "number 1"}},
 		{"the MAC deleted", []string{`delete element inet zipline mac { "zl0000000000001" . 02:00:00:00:00:01 }`},
 			[]string{"element zl0000000000001 . 02:00:00:00:00:01 of mac is missing"}},
 		{"the device deleted from the MAC check", []string{`delete element inet zipline macspoofchk { "zl0000000000001" }`},
@@ -62,14 +81,14 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRuleset(t)
-			mustAdd(t, r, o, mac, sources...)
-			if err := r.Check(o, sources, mac); err != nil {
+			mustAdd(t, r, o, opts, sources...)
+			if err := r.Check(o, sources, opts); err != nil {
 				t.Fatalf("before: %v", err)
 			}
 			for _, command := range c.damage {
 				nft(t, command)
 			}
-			err := r.Check(o, sources, mac)
+			err := r.Check(o, sources, opts)
 			var wrong *CheckError
 			if !errors.As(err, &wrong) {
 				t.Fatalf("Check: %v, want a CheckError", err)

@@ -30,9 +30,10 @@ func (r *Ruleset) Collect(network string, alive func(device string) bool) (int, 
 	return n, nil
 }
 
-// RemoveNetwork deletes the exempt destinations of subnets, when the last
-// endpoint of each is gone. A subnet in which an address is still translated
-// keeps them, whatever network that address is of. A missing table is no error.
+// RemoveNetwork deletes the exempt destinations and the segments of subnets, when
+// the last endpoint of each is gone. A subnet in which an address is still
+// translated keeps the former, one in which an address is still isolated the
+// latter, whatever network that address is of. A missing table is no error.
 func (r *Ruleset) RemoveNetwork(subnets []netip.Prefix) error {
 	err := retry(func() error { return r.removeNetwork(subnets) })
 	if err != nil {
@@ -42,16 +43,18 @@ func (r *Ruleset) RemoveNetwork(subnets []netip.Prefix) error {
 }
 
 func (r *Ruleset) removeNetwork(subnets []netip.Prefix) error {
-	var inUse []netip.Addr
-	_, err := r.deleteWhere(subnetSets(), func(s *setSpec, el element) bool {
+	inUse := map[*setSpec][]netip.Addr{}
+	// First the sets of addresses, then those that depend on them.
+	from := append([]*setSpec{ipv4.source, ipv6.source, ipv4.isolated, ipv6.isolated}, subnetSets...)
+	_, err := r.deleteWhere(from, func(s *setSpec, el element) bool {
 		if !s.interval {
 			addr, _ := netip.AddrFromSlice(el.key)
-			inUse = append(inUse, addr)
+			inUse[s] = append(inUse[s], addr)
 			return false
 		}
-		exempt, ok := rectangleOf(el)
+		held, ok := rectangleOf(el)
 		return ok && slices.ContainsFunc(subnets, func(p netip.Prefix) bool {
-			return spanOf(p).contains(exempt.source) && !slices.ContainsFunc(inUse, p.Contains)
+			return spanOf(p).contains(held.source) && !slices.ContainsFunc(inUse[s.of], p.Contains)
 		})
 	})
 	return err
@@ -60,11 +63,6 @@ func (r *Ruleset) removeNetwork(subnets []netip.Prefix) error {
 // endpointSets hold the elements of endpoints.
 func endpointSets() []*setSpec {
 	return slices.DeleteFunc(slices.Clone(sets), func(s *setSpec) bool { return s.interval })
-}
-
-// subnetSets are the sets of sources, and then the sets that depend on them.
-func subnetSets() []*setSpec {
-	return []*setSpec{ipv4.source, ipv6.source, ipv4.exempt, ipv6.exempt}
 }
 
 // deleteWhere deletes the elements of sets that condition picks, and returns how

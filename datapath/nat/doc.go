@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package nat holds zipline's nftables table, inet zipline: the source check of
-// packets that come from endpoints, and the translation of packets that leave
-// them. testdata/*.nft show the whole table as nft prints it.
+// packets that come from endpoints, the translation of packets that leave them,
+// and the isolation of endpoints. testdata/*.nft show the whole table as nft
+// prints it.
 //
 // Chains and rules are static. What an endpoint adds are elements of sets and
 // maps, so a packet crosses the same few rules on a node with ten endpoints and
@@ -13,6 +14,8 @@
 //	random4, random6    those of them with fully random source ports
 //	snat4, snat6        those of them with a source address of their own
 //	exempt4, exempt6    (source subnet . destination) that is left alone
+//	isolated4, 6        addresses of endpoints that do not reach each other
+//	segment4, segment6  (subnet . the same subnet) in which they do not
 //	macspoofchk, mac    devices that are held to one MAC, and (device . MAC)
 //
 // Sets, not verdict maps: a commit that adds an element with a goto has the
@@ -28,10 +31,11 @@
 // (ERESTART), so "read, compare, delete" is one atomic step. Element comments
 // take the place of a record: nothing else remembers them.
 //
-// Exempt prefixes belong to a source subnet, not to an endpoint: nft has no way
-// to look up a pair of (network of the source, destination) but by the source's
-// prefix. Two networks on one node with overlapping subnets therefore share
-// their exempt destinations where the subnets overlap.
+// Exempt prefixes and segments belong to a subnet, not to an endpoint: nft has no
+// way to look up a pair of (network of the source, destination) but by the
+// source's prefix. Two networks on one node with overlapping subnets therefore
+// share their exempt destinations where the subnets overlap, and their isolated
+// endpoints are neighbours there.
 //
 // # Concurrency
 //

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // slot is a place in the ruleset that one endpoint may hold: a key of a set,
@@ -17,19 +18,22 @@ type slot struct {
 	address netip.Addr // for OwnedError; not valid for a slot of the device
 }
 
-// addressSlots are the slots of a source.
-func addressSlots(o Owner, s Source) []slot {
-	f := familyOf(s.Address)
-	el := addressElement(s.Address)
+// addressSlots are the slots of an address. s is nil for one that is not
+// translated.
+func addressSlots(o Owner, addr netip.Addr, s *Source, isolated bool) []slot {
+	f := familyOf(addr)
+	el := addressElement(addr)
 	el.comment = o.comment(nil)
 	to := el
-	if s.Action == SNAT {
+	random, fixed := s != nil && s.Action == MasqueradeFullyRandom, s != nil && s.Action == SNAT
+	if fixed {
 		to.data = s.To.AsSlice()
 	}
 	return []slot{
-		{f.source, true, el, s.Address},
-		{f.random, s.Action == MasqueradeFullyRandom, el, s.Address},
-		{f.snat, s.Action == SNAT, to, s.Address},
+		{f.source, s != nil, el, addr},
+		{f.random, random, el, addr},
+		{f.snat, fixed, to, addr},
+		{f.isolated, isolated, el, addr},
 	}
 }
 
@@ -51,7 +55,12 @@ func macSlot(o Owner, opts Options) slot {
 func slotsOf(o Owner, sources []Source, opts Options) []slot {
 	var slots []slot
 	for _, s := range sources {
-		slots = append(slots, addressSlots(o, s)...)
+		slots = append(slots, addressSlots(o, s.Address, &s, opts.isolates(s.Address))...)
+	}
+	for _, p := range opts.Isolated {
+		if !slices.ContainsFunc(sources, func(s Source) bool { return s.Address == p.Addr() }) {
+			slots = append(slots, addressSlots(o, p.Addr(), nil, true)...)
+		}
 	}
 	slots = append(slots, deviceSlot(o, opts))
 	if opts.MAC != nil {

@@ -42,6 +42,8 @@ func TestTableAsNftPrintsIt(t *testing.T) {
 		{"random", owner("zl0000000000003", "podman"), Options{}, []Source{random, random6}},
 		{"snat", owner("zl0000000000004", "podman"), Options{}, []Source{snat, snat6}},
 		{"exempt", owner("zl0000000000005", "cluster"), Options{}, []Source{exempt, exempt6}},
+		{"isolated", owner("zl0000000000007", "podman"),
+			Options{Isolated: prefixes("10.90.0.2/24", "fd00:90::2/64")}, nil},
 		{"macspoofchk", owner("zl0000000000006", "podman"), Options{MAC: mac}, nil},
 		{"long-names", long, Options{MAC: mac}, []Source{source("10.88.0.2/16")}},
 	} {
@@ -131,8 +133,8 @@ func TestNumberOfRulesIsConstant(t *testing.T) {
 	}
 }
 
-// endpoint invents the i-th endpoint, dual stack with a MAC, in one of several
-// networks.
+// endpoint invents the i-th endpoint, dual stack, isolated, with a MAC, in one of
+// several networks.
 func endpoint(i, networks int) (Owner, []Source, Options) {
 	network, host := i%networks, i/networks+2
 	v4 := netip.AddrFrom4([4]byte{10, byte(network), byte(host >> 8), byte(host)})
@@ -142,8 +144,12 @@ func endpoint(i, networks int) (Owner, []Source, Options) {
 		Network:     "network-" + hex.EncodeToString([]byte{byte(network)}),
 		ContainerID: strings.Repeat("0123456789abcdef", 4), IfName: "eth0",
 	}
-	return o, []Source{
+	sources := []Source{
 		{Address: v4, Subnet: netip.PrefixFrom(v4, 16).Masked()},
 		{Address: v6, Subnet: netip.PrefixFrom(v6, 64).Masked()},
-	}, Options{MAC: net.HardwareAddr{2, 0, 0, byte(i >> 16), byte(i >> 8), byte(i)}}
+	}
+	return o, sources, Options{
+		Isolated: []netip.Prefix{netip.PrefixFrom(v4, 16), netip.PrefixFrom(v6, 64)},
+		MAC:      net.HardwareAddr{2, 0, 0, byte(i >> 16), byte(i >> 8), byte(i)},
+	}
 }

@@ -66,7 +66,7 @@ func TestEverythingAtOnce(t *testing.T) {
 		}
 		kept++
 	}
-	for _, s := range []*setSpec{ipv4.source, ipv6.source, checkedDevices, allowedMACs} {
+	for _, s := range []*setSpec{ipv4.source, ipv6.source, ipv4.isolated, ipv6.isolated, checkedDevices, allowedMACs} {
 		if elements, err := r.elements(s); len(elements) != kept || err != nil {
 			t.Errorf("%d elements in %s, %v, want %d", len(elements), s.name, err, kept)
 		}

@@ -11,7 +11,7 @@ import (
 // span is a range of addresses of one family, ends included.
 type span struct{ first, last netip.Addr }
 
-// rectangle is an element of an exempt set: all pairs of a source and a
+// rectangle is an element of a set of a subnet: all pairs of a source and a
 // destination.
 type rectangle struct{ source, destination span }
 
@@ -76,6 +76,20 @@ func (r rectangle) minus(o rectangle) []rectangle {
 	return rest
 }
 
+// rectangles returns what an endpoint needs in the sets of its subnets.
+func rectangles(sources []Source, opts Options) map[*setSpec][]rectangle {
+	wanted := map[*setSpec][]rectangle{}
+	for _, s := range sources {
+		f := familyOf(s.Address)
+		wanted[f.exempt] = append(wanted[f.exempt], s.exempt()...)
+	}
+	for _, p := range opts.Isolated {
+		f, subnet := familyOf(p.Addr()), spanOf(p)
+		wanted[f.segment] = append(wanted[f.segment], rectangle{subnet, subnet})
+	}
+	return wanted
+}
+
 // exempt returns the rectangles of a source: its subnet to itself and to its
 // exempt prefixes, without prefixes that another one holds.
 func (s Source) exempt() []rectangle {
@@ -113,7 +127,7 @@ func uncovered(wanted, present []rectangle) []rectangle {
 	return missing
 }
 
-// element returns the rectangle as an element of an exempt set.
+// element returns the rectangle as an element of a set of a subnet.
 func (r rectangle) element() element {
 	return element{
 		key:    append(r.source.first.AsSlice(), r.destination.first.AsSlice()...),

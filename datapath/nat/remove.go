@@ -30,10 +30,7 @@ func (r *Ruleset) remove(o Owner, addrs []netip.Addr) error {
 	addrs = slices.Clone(addrs)
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	for _, addr := range slices.Compact(addrs) {
-		for _, s := range addressSlots(o, Source{Address: addr}) {
-			s.wanted = false
-			slots = append(slots, s)
-		}
+		slots = append(slots, addressSlots(o, addr, nil, false)...)
 	}
 	answer, err := r.look(slotLookups(slots)...)
 	if err != nil {

@@ -141,8 +141,9 @@ func untranslatedRules() []rule {
 	})
 }
 
-// forwardRules pick the packets that conntrack has no valid state for: nat
-// chains never see them. The match on ct also switches conntrack on.
+// forwardRules drop what isolated neighbours send each other, and then pick the
+// packets that conntrack has no valid state for: nat chains never see them. The
+// match on ct also switches conntrack on.
 func forwardRules() []rule {
 	const invalid = 1 // NF_CT_STATE_INVALID_BIT
 	state := []expr.Any{
@@ -156,5 +157,30 @@ func forwardRules() []rule {
 		rules[i].text = "ct state invalid " + rules[i].text
 		rules[i].exprs = join(state, rules[i].exprs)
 	}
-	return rules
+	return append(neighbourRules(), rules...)
+}
+
+// neighbourRules drop packets between isolated addresses of one subnet. A packet
+// that was sent to the node and translated to the neighbour is one of them: a
+// bridge whose frames pass netfilter (bridge-nf-call-iptables) drops it too.
+func neighbourRules() []rule {
+	const why = "isolated endpoints do not reach each other"
+	return []rule{
+		{
+			text:    "ip saddr @isolated4 ip daddr @isolated4 ip saddr . ip daddr @segment4 counter drop",
+			comment: why,
+			exprs: join(isIPv4(), network(source4, len4, reg1), in(ipv4.isolated),
+				network(destination4, len4, reg1), in(ipv4.isolated),
+				network(source4, len4, reg1), network(destination4, len4, reg1Next), in(ipv4.segment),
+				&expr.Counter{}, verdict(expr.VerdictDrop)),
+		},
+		{
+			text:    "ip6 saddr @isolated6 ip6 daddr @isolated6 ip6 saddr . ip6 daddr @segment6 counter drop",
+			comment: why,
+			exprs: join(isIPv6(), network(source6, len6, reg1), in(ipv6.isolated),
+				network(destination6, len6, reg1), in(ipv6.isolated),
+				network(source6, len6, reg1), network(destination6, len6, reg2), in(ipv6.segment),
+				&expr.Counter{}, verdict(expr.VerdictDrop)),
+		},
+	}
 }

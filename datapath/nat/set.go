@@ -15,11 +15,13 @@ type setSpec struct {
 	key      []nftables.SetDatatype
 	data     *nftables.SetDatatype // nil: a set
 	interval bool
+	of       *setSpec // of an interval set: the addresses that need its elements
 }
 
 // family holds the sets of one IP version.
 type family struct {
 	source, random, snat, exempt *setSpec
+	isolated, segment            *setSpec
 }
 
 // The writers of elements are add.go, remove.go and collect.go; the readers are
@@ -43,20 +45,29 @@ var (
 // sets are all sets of the table in the order of the listing.
 var sets = []*setSpec{
 	ipv4.source, ipv6.source, ipv4.random, ipv6.random, ipv4.snat, ipv6.snat,
-	ipv4.exempt, ipv6.exempt, checkedDevices, allowedMACs,
+	ipv4.exempt, ipv6.exempt, ipv4.isolated, ipv6.isolated, ipv4.segment, ipv6.segment,
+	checkedDevices, allowedMACs,
 }
 
+// subnetSets hold rectangles, which belong to a subnet and to no endpoint.
+var subnetSets = []*setSpec{ipv4.exempt, ipv6.exempt, ipv4.segment, ipv6.segment}
+
 func newFamily(suffix string, addr nftables.SetDatatype) *family {
-	one := []nftables.SetDatatype{addr}
+	one, pair := []nftables.SetDatatype{addr}, []nftables.SetDatatype{addr, addr}
+	source := &setSpec{name: "source" + suffix, key: one,
+		comment: "endpoint addresses that are translated"}
+	isolated := &setSpec{name: "isolated" + suffix, key: one,
+		comment: "endpoint addresses that do not reach each other within a subnet"}
 	return &family{
-		source: &setSpec{name: "source" + suffix, key: one,
-			comment: "endpoint addresses that are translated"},
+		source: source, isolated: isolated,
 		random: &setSpec{name: "random" + suffix, key: one,
 			comment: "of these: fully random ports"},
 		snat: &setSpec{name: "snat" + suffix, key: one, data: &addr,
 			comment: "of these: a fixed source address"},
-		exempt: &setSpec{name: "exempt" + suffix, key: []nftables.SetDatatype{addr, addr}, interval: true,
+		exempt: &setSpec{name: "exempt" + suffix, key: pair, interval: true, of: source,
 			comment: "source subnet . destination that is not translated"},
+		segment: &setSpec{name: "segment" + suffix, key: pair, interval: true, of: isolated,
+			comment: "subnet . the same subnet, of isolated endpoints"},
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 )
 
 // Action is what happens to the source address of a packet that leaves.
@@ -34,6 +35,11 @@ type Source struct {
 
 // Options are what an endpoint asks for beside translation.
 type Options struct {
+	// Isolated are the endpoint's addresses, each with the length of its
+	// subnet, that neither reach nor are reached by other isolated addresses
+	// of that subnet ("portIsolation"). Optional. It needs no Source.
+	Isolated []netip.Prefix
+
 	// MAC is the only source MAC that packets from the device may carry
 	// ("macspoofchk"). Optional: nil checks nothing. ARP is not covered, as it
 	// does not cross an inet table.
@@ -46,7 +52,19 @@ func (o Options) validate() error {
 	if o.MAC != nil && len(o.MAC) != macLen {
 		return fmt.Errorf("MAC %s has not %d bytes", o.MAC, macLen)
 	}
+	for i, p := range o.Isolated {
+		if !p.IsValid() || p.Addr().Is4In6() {
+			return fmt.Errorf("isolated address %s is no plain IPv4 or IPv6 address with a length", p)
+		}
+		if (Options{Isolated: o.Isolated[:i]}).isolates(p.Addr()) {
+			return fmt.Errorf("isolated address %s is given twice", p.Addr())
+		}
+	}
 	return nil
+}
+
+func (o Options) isolates(addr netip.Addr) bool {
+	return slices.ContainsFunc(o.Isolated, func(p netip.Prefix) bool { return p.Addr() == addr })
 }
 
 // validate refuses what would end up in the kernel as something else.

@@ -130,22 +130,27 @@ func (w *world) add(c *container, opts Options, sources ...Source) {
 	w.do(func(r *Ruleset) error { return r.Add(c.owner(), sources, opts) })
 }
 
-// drops returns the packets that the drop rule with a comment has counted.
+// drops returns the packets that the drop rules with a comment have counted.
 func (w *world) drops(comment string) int {
 	w.tb.Helper()
 	text := w.node("nft list table inet " + TableName)
-	found := regexp.MustCompile(`counter packets (\d+) bytes \d+ drop comment "` + comment).FindStringSubmatch(text)
+	found := regexp.MustCompile(`counter packets (\d+) bytes \d+ drop comment "`+comment).FindAllStringSubmatch(text, -1)
 	if found == nil {
 		w.tb.Fatalf("no drop rule with comment %q in:\n%s", comment, text)
 	}
-	n, _ := strconv.Atoi(found[1])
-	return n
+	sum := 0
+	for _, rule := range found {
+		n, _ := strconv.Atoi(rule[1])
+		sum += n
+	}
+	return sum
 }
 
 const (
 	forgedSource = "source address is not routed"
 	forgedMAC    = "source MAC is not"
 	untranslated = "conntrack cannot translate"
+	isolated     = "isolated endpoints do not reach"
 	longEnough   = 300 * time.Millisecond // for a packet that must not come
 )
 
