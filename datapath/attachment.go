@@ -61,8 +61,10 @@ func (a Attachment) Device() string {
 // no other device: what the name of the bridge was for rules.
 func (a Attachment) DevicePattern() string { return a.networkPrefix() + "+" }
 
-func (a Attachment) networkPrefix() string {
-	sum := sha256.Sum256([]byte(a.Network))
+func (a Attachment) networkPrefix() string { return networkPrefix(a.Network) }
+
+func networkPrefix(network string) string {
+	sum := sha256.Sum256([]byte(network))
 	return devicePrefix + nameChars(sum[:], networkChars)
 }
 
@@ -109,7 +111,16 @@ func aliasField(s string) string {
 	return "#" + hex.EncodeToString(sum[:16])
 }
 
-// aliasOfNetwork says whether an alias belongs to the network.
+// ofNetwork says whether a device of ours belongs to the network: by its
+// alias, or, for the rest of an ADD that was killed before it set one, by its
+// name.
+func ofNetwork(name, alias, network string) bool {
+	if alias == "" {
+		return strings.HasPrefix(name, networkPrefix(network))
+	}
+	return aliasOfNetwork(alias, network)
+}
+
 func aliasOfNetwork(alias, network string) bool {
 	fields := strings.Split(alias, " ")
 	return len(fields) == 4 && fields[0] == aliasMark && (fields[1] == network || fields[1] == aliasField(network))

@@ -32,7 +32,7 @@ func Collect(network string, valid []Attachment, subnets []netip.Prefix) error {
 	indexes := map[int]bool{}
 	for _, link := range links {
 		attrs := link.Attrs()
-		if isOurs(attrs) && aliasOfNetwork(attrs.Alias, network) && !keep[attrs.Name] {
+		if isOurs(attrs) && ofNetwork(attrs.Name, attrs.Alias, network) && !keep[attrs.Name] {
 			owner := nat.Owner{Device: attrs.Name, Network: network}
 			errs = append(errs, remove(owner, Hints{Subnets: subnets}))
 			continue
@@ -42,7 +42,11 @@ func Collect(network string, valid []Attachment, subnets []netip.Prefix) error {
 	}
 	errs = append(errs, collectElements(network, alive), collectEntries(indexes))
 	for _, subnet := range subnets {
-		errs = append(errs, releaseSubnet(subnet))
+		// Without a guard there is nothing to release.
+		present, err := haveGuard(subnet)
+		if errs = append(errs, err); present {
+			errs = append(errs, releaseSubnet(subnet))
+		}
 	}
 	return errors.Join(errs...)
 }

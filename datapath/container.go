@@ -62,7 +62,10 @@ func (e *Endpoint) configureContainer(s *Spec) error {
 				return err
 			}
 		}
-		return e.containerRoutes(s, index)
+		if err := e.containerRoutes(s, index); err != nil {
+			return err
+		}
+		return waitUp(index)
 	})
 }
 

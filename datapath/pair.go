@@ -150,7 +150,7 @@ func (e *Endpoint) replaceStale() error {
 	if err != nil {
 		return fmt.Errorf("read device %s: %w", e.Device(), err)
 	}
-	if link.Attrs().Alias != e.alias() {
+	if alias := link.Attrs().Alias; alias != "" && alias != e.alias() {
 		return fmt.Errorf("device %s (alias %q): %w", e.Device(), link.Attrs().Alias, ErrExists)
 	}
 	return netlink.LinkDel(link)

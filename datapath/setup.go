@@ -32,6 +32,9 @@ func (e *Endpoint) Setup(s *Spec) (warnings []string, err error) {
 	if err := e.configureContainer(s); err != nil {
 		return nil, err
 	}
+	if err := waitUp(e.Index); err != nil {
+		return nil, err
+	}
 	return e.publish(s)
 }
 

@@ -208,11 +208,10 @@ func subnetOf(addr netip.Addr, known []netip.Prefix) (netip.Prefix, error) {
 }
 
 // releaseSubnet removes what a subnet has once, unless an endpoint is left. The
-// guard route goes last: without one there is nothing to remove.
+// guard route goes last, so that it marks a subnet with something left. Of
+// several removals at a time each comes here after its own elements are gone,
+// so the last one finds none.
 func releaseSubnet(subnet netip.Prefix) (err error) {
-	if present, err := haveGuard(subnet); err != nil || !present {
-		return err
-	}
 	lock, err := lockSubnet(subnet, true)
 	if err != nil {
 		return err
