@@ -64,8 +64,8 @@ func (f *found) current(rec *record, s *set) *set {
 	return f.recorded
 }
 
-// find looks for the node's programs: on one device if it is enough to know
-// one, else on all of them, then by the record, then by the pins.
+// find looks for the node's programs everywhere: on all devices, by the record,
+// and by the pins.
 func (n *Node) find() (*found, *record, error) {
 	f := new(found)
 	var err error

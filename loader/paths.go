@@ -4,7 +4,6 @@ package loader
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -34,15 +33,11 @@ func NodeDir() (string, error) { return Site{}.NodeDir() }
 
 // NodeDir returns the directory of the node's lock files and makes it if need be.
 func (s Site) NodeDir() (string, error) {
-	node, err := nodeName()
+	n, err := s.node()
 	if err != nil {
 		return "", err
 	}
-	dir := nodeDir(s.runDir(), node)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("make node directory: %w", err)
-	}
-	return dir, nil
+	return n.dir, nil
 }
 
 func (s Site) runDir() string {
