@@ -45,7 +45,7 @@ type Options struct {
 // DefaultOptions are those of the project's targets.
 func DefaultOptions() Options {
 	return Options{
-		Rounds: 60, MainSize: 200, Sizes: []int{1, 10, 100, 200, 500, 1000, 2000}, BridgeMax: 1000,
+		Rounds: 45, MainSize: 200, Sizes: []int{1, 10, 100, 200, 500, 1000, 2000}, BridgeMax: 1000,
 		Burst: 200, Width: 32, Bursts: 3, Seed: 1,
 	}
 }

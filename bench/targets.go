@@ -5,6 +5,7 @@ package bench
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // The project's targets.
@@ -49,10 +50,14 @@ func judge(r *Report, opts Options) []Target {
 			largest(r.Rows) >= greatestSize,
 		},
 		{
-			fmt.Sprintf("processes per ADD at most %d", maxProcesses), fmt.Sprint(processes),
+			fmt.Sprintf("processes per ADD at most %d", maxProcesses), count(processes),
 			processes > 0 && processes <= maxProcesses,
 		},
-		{"no forbidden program executed", fmt.Sprintf("%d %v", len(sprung), sprung), processes > 0 && len(sprung) == 0},
+		// The traps count only if they caught the one that they have to catch.
+		{
+			"no forbidden program executed", strings.Join(append([]string{fmt.Sprint(len(sprung))}, sprung...), " "),
+			len(r.Facts.Sprung[Bridge]) > 0 && len(sprung) == 0,
+		},
 		sizeTarget("binary", r.Facts.BinarySize, maxBinary),
 		sizeTarget("peak memory of an ADD", r.MaxRSS, maxMemory),
 	}
@@ -71,6 +76,13 @@ func sizeTarget(what string, got int64, limit float64) Target {
 		fmt.Sprintf("%s under %.0f MB", what, limit/1e6), fmt.Sprintf("%.1f MB", float64(got)/1e6),
 		got > 0 && float64(got) < limit,
 	}
+}
+
+func count(n int) string {
+	if n == 0 {
+		return "not measured"
+	}
+	return fmt.Sprint(n)
 }
 
 func toBridge(r *Row) *Estimate {
