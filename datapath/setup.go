@@ -117,8 +117,14 @@ func addElements(rules *nat.Ruleset, s *Spec) error {
 }
 
 func (s *Spec) natOptions() nat.Options {
-	if !s.MACCheck {
-		return nat.Options{}
+	var options nat.Options
+	if s.MACCheck {
+		options.MAC = s.MAC
 	}
-	return nat.Options{MAC: s.MAC}
+	if s.Isolated {
+		for _, a := range s.Addresses {
+			options.Isolated = append(options.Isolated, a.Prefix)
+		}
+	}
+	return options
 }
