@@ -27,7 +27,11 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 		return addError(err)
 	}
 	if err := p.connect(c, args, manager, endpoint); err != nil {
-		return addError(err)
+		e := addError(err)
+		if e.Details == "" {
+			e.Details = endpoint.Device()
+		}
+		return e
 	}
 	return nil
 }

@@ -61,11 +61,11 @@ func leaseOfResult(r *current.Result) (*lease, error) {
 func prefixOf(n net.IPNet) (netip.Prefix, error) {
 	addr := addrOf(n.IP)
 	ones, bits := n.Mask.Size()
-	if !addr.IsValid() || bits == 0 || ones > addr.BitLen() {
-		return netip.Prefix{}, fmt.Errorf("bad prefix %s", n.String())
-	}
 	if bits == 128 && addr.Is4() {
-		ones -= 96
+		ones -= 96 // the mask of an address in IPv4-mapped form
+	}
+	if !addr.IsValid() || bits == 0 || ones < 0 || ones > addr.BitLen() {
+		return netip.Prefix{}, fmt.Errorf("bad prefix %s", n.String())
 	}
 	return netip.PrefixFrom(addr, ones), nil
 }
