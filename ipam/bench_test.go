@@ -4,6 +4,8 @@ package ipam
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -48,6 +50,24 @@ func BenchmarkAllocate(b *testing.B) {
 				b.StopTimer()
 				mustRelease(b, newPoolWith(b, stdin, ""), owner(-1))
 				b.StartTimer()
+			}
+		})
+	}
+}
+
+// BenchmarkAllocateBehindTakenAddresses measures an ADD whose turn in the round
+// robin comes to a block of n addresses that are all taken.
+func BenchmarkAllocateBehindTakenAddresses(b *testing.B) {
+	for _, n := range benchSizes {
+		b.Run(fmt.Sprintf("leases=%d", n), func(b *testing.B) {
+			p := newPoolWith(b, newBenchPool(b, n), "")
+			last := filepath.Join(p.Dir(), lastPrefix+"0")
+			for b.Loop() {
+				if err := os.WriteFile(last, []byte("10.0.0.2"), 0o600); err != nil {
+					b.Fatal(err)
+				}
+				mustAllocate(b, p, owner(-1))
+				mustRelease(b, p, owner(-1))
 			}
 		})
 	}

@@ -124,9 +124,9 @@ func TestASweepThatWasKilledDoesNotEatThisBootsLeases(t *testing.T) {
 	dir := t.TempDir()
 	before := at(newPool(t, dir, small), "one", 0)
 	mustAllocate(t, before, owner(1))
-	plant(t, before, "10.0.0.5", "container-5\r\neth0", -time.Minute) // host-local, in the new boot
+	plant(t, before, "10.0.0.5", "container-5\r\neth0", time.Second) // host-local, in the new boot
 	for n := 1; ; n++ {
-		after := at(newPool(t, dir, small), "two", 0)
+		after := at(newPool(t, dir, small), "two", time.Minute)
 		if !dieAt(after, n, func() { mustLeases(t, after, owner(5)) }) {
 			break
 		}
@@ -134,7 +134,7 @@ func TestASweepThatWasKilledDoesNotEatThisBootsLeases(t *testing.T) {
 			t.Fatalf("killed before change %d, the lease of this boot is gone", n)
 		}
 	}
-	after := at(newPool(t, dir, small), "two", 0)
+	after := at(newPool(t, dir, small), "two", time.Minute)
 	if got := mustLeases(t, after, owner(5)); got != "10.0.0.5" || exists(t, after, "10.0.0.2") {
 		t.Errorf("holds %q, want 10.0.0.5, and the earlier boot's lease gone", got)
 	}

@@ -18,8 +18,8 @@
 //	.zipline/owners/     a symbolic link per lease, named after its owner
 //	.zipline/state       the boot that the leases belong to, and the directory's stamp
 //
-// Everything in .zipline is a hint or can be made again from the leases; deleting
-// it costs one scan. host-local descends into it and reads a lease through its
+// Deleting .zipline costs one scan, and at the next boot the certainty about which
+// leases are older. host-local descends into it and reads a lease through its
 // link, so its DEL removes both, and its ADD and CHECK are not disturbed.
 //
 // # Who holds a lease

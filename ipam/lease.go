@@ -10,6 +10,7 @@ import (
 
 // Owner is who holds a lease: one attachment of a container to the network.
 type Owner struct {
+	// ContainerID is the runtime's id, CNI_CONTAINERID.
 	ContainerID string
 	// IfName is the interface's name in the container. It is empty for a lease
 	// in the older format of host-local, which holds only the container id.
@@ -18,8 +19,8 @@ type Owner struct {
 
 // Lease is an address that an owner holds.
 type Lease struct {
-	Address netip.Addr
-	Owner   Owner
+	Address netip.Addr // IPv4 or IPv6, never an IPv4 address as IPv6
+	Owner   Owner      // as the lease file has it
 }
 
 // lineBreak stands between container id and interface name in a lease file.

@@ -11,8 +11,8 @@ import (
 
 // DNS is what a resolv.conf says.
 type DNS struct {
-	Nameservers []string
-	Domain      string
+	Nameservers []string // as written, addresses or not
+	Domain      string   // the last one
 	Search      []string
 	Options     []string
 }
