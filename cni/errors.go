@@ -95,7 +95,7 @@ func ipamError(err error) *types.Error {
 		return newError(types.ErrInvalidNetworkConfig, config.Key, "%s", oneLine(err))
 	case errors.Is(err, ipam.ErrExhausted):
 		return newError(types.ErrTryAgainLater, "ipam", "%s", oneLine(err))
-	case errors.Is(err, ipam.ErrInUse):
+	case errors.Is(err, ipam.ErrInUse), errors.Is(err, ipam.ErrDuplicate):
 		return newError(CodeAddressInUse, "ipam", "%s", oneLine(err))
 	case errors.As(err, &io):
 		return newError(types.ErrIOFailure, io.Path, "%s", oneLine(err))

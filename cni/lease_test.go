@@ -101,6 +101,7 @@ func TestErrorsHaveTheirCodes(t *testing.T) {
 		{&datapath.UnsupportedError{Key: "bigTCP", Reason: errors.New("no")}, 105, "bigTCP"},
 		{ipam.ErrExhausted, 11, "ipam"},
 		{ipam.ErrInUse, 101, "ipam"},
+		{ipam.ErrDuplicate, 101, "ipam"},
 		{&ipam.ConfigError{Key: "ipam.subnet", Msg: "bad"}, 7, "ipam.subnet"},
 		{&fs.PathError{Op: "open", Path: "/x", Err: fs.ErrPermission}, 5, "/x"},
 		{types.NewError(51, "limited", "x"), 51, "x"},

@@ -72,16 +72,11 @@ func (m *inProcess) held() ([]netip.Addr, error) { return m.pool.Leases(m.owner)
 func (m *inProcess) subnets() []netip.Prefix     { return m.pool.Subnets() }
 
 func (m *inProcess) gc(valid []types.GCAttachment) error {
-	keep := map[ipam.Owner]bool{}
-	byID := map[string]bool{}
+	owners := make([]ipam.Owner, 0, len(valid))
 	for _, v := range valid {
-		keep[ipam.Owner{ContainerID: v.ContainerID, IfName: v.IfName}] = true
-		byID[v.ContainerID] = true
+		owners = append(owners, ipam.Owner{ContainerID: v.ContainerID, IfName: v.IfName})
 	}
-	_, err := m.pool.Collect(func(o ipam.Owner) bool {
-		// Old leases of host-local name no interface.
-		return keep[o] || o.IfName == "" && byID[o.ContainerID]
-	})
+	_, err := m.pool.Collect(ipam.ValidOwners(owners))
 	return err
 }
 
