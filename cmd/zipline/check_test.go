@@ -103,6 +103,8 @@ var damages = []damage{
 		make: onNode("echo 0 > /proc/sys/net/ipv4/conf/$dev/proxy_arp", "echo 1 > /proc/sys/net/ipv4/conf/$dev/proxy_arp")},
 	{name: "IPv4 forwarding off", names: []string{"forward"},
 		make: onNode("echo 0 > /proc/sys/net/ipv4/ip_forward", "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv4/conf/$dev/proxy_arp")},
+	{name: "IPv4 forwarding of the uplink off", names: []string{"forward", testrig.Uplink},
+		make: onNode("echo 0 > /proc/sys/net/ipv4/conf/uplink0/forwarding", "echo 1 > /proc/sys/net/ipv4/conf/uplink0/forwarding")},
 	{name: "IPv6 forwarding off", names: []string{"forward"},
 		make: onNode("echo 0 > /proc/sys/net/ipv6/conf/all/forwarding", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")},
 	{name: "lease missing", names: []string{"lease", "10.77.0.2"},

@@ -160,6 +160,21 @@ func testSpoofing(t *testing.T, top *topology) {
 
 // changeCases are about containers that come and go.
 var changeCases = []trafficCase{
+	{name: "forwarding that is half on is completed", variants: tiers, run: func(t *testing.T, top *topology) {
+		// Two processes that write ip_forward at a time can leave it at 1 with
+		// every device at 0: the kernel stores the value before it knows that
+		// it has to try again, and then sees no change (devinet_sysctl_forward).
+		for _, family := range []string{"ipv4", "ipv6"} {
+			top.Node.SetSysctl(t, family+"/conf/all/forwarding", "1")
+			for _, scope := range []string{"default", "lo", testrig.Uplink} {
+				top.Node.SetSysctl(t, family+"/conf/"+scope+"/forwarding", "0")
+			}
+		}
+		p := top.attachAll(network{}, 1)[0]
+		for _, f := range families {
+			reach(t, &p.Namespace, top.Outside, f.outside)
+		}
+	}},
 	{name: "an address works at once for the next container that has it", variants: tiers, run: testAddressReuse},
 	{name: "containers that come and go leave the others' connections alone", variants: all, run: func(t *testing.T, top *topology) {
 		pods := top.attachAll(network{}, 2)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -98,7 +99,30 @@ func newTopology(tb testing.TB, v variant, opts testrig.Options) *topology {
 		testutil.RequireProgram(tb, program)
 	}
 	opts.PluginPath = append(opts.PluginPath, pluginPath(tb, v)...)
-	return &topology{World: testrig.New(tb, opts), v: v, tb: tb}
+	top := &topology{World: testrig.New(tb, opts), v: v, tb: tb}
+	tb.Cleanup(top.explain)
+	return top
+}
+
+// explain writes the state of a failed test's node to a file of the directory
+// that ZIPLINE_TEST_DUMP names.
+func (top *topology) explain() {
+	dir := os.Getenv("ZIPLINE_TEST_DUMP")
+	if dir == "" || !top.tb.Failed() {
+		return
+	}
+	var text strings.Builder
+	for _, command := range []string{
+		"ip -s -d addr", "ip -4 route show table all", "ip -6 route show table all", "ip neigh", "nft list ruleset",
+		"conntrack -L", "conntrack -L -f ipv6", "grep -r . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf", "find /run /var/lib/cni /sys/fs/bpf",
+	} {
+		out, err := top.Node.Run("sh", "-c", command)
+		_, _ = fmt.Fprintf(&text, "# %s (%v)\n%s\n", command, err, out) // a builder does not fail
+	}
+	file := filepath.Join(dir, strings.NewReplacer("/", "_", " ", "_").Replace(top.tb.Name())+".txt")
+	if err := os.WriteFile(file, []byte(text.String()), 0o644); err != nil {
+		top.tb.Logf("explain failure: %v", err)
+	}
 }
 
 // pluginPath lists the directories with the variant's plugin and its companions.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
-	"strings"
 	"testing"
 	"time"
 
@@ -155,10 +154,7 @@ var neighbourCases = []trafficCase{
 	{name: "a packet whose TTL ends is answered by an error", variants: tiers, run: func(t *testing.T, top *topology) {
 		pods := top.attachAll(network{}, 2)
 		for _, f := range families {
-			out, err := pods[0].PingWith(f.addr(pods[1]), testrig.PingOptions{TTL: 1, Negative: true})
-			if err == nil || !strings.Contains(out, "Time") || !strings.Contains(out, "exceeded") {
-				t.Errorf("%s: ping with TTL 1: %v\n%s", f.name, err, out)
-			}
+			wantICMPError(t, pods[0], f.addr(pods[1]), testrig.PingOptions{TTL: 1}, "Time.* exceeded")
 			if _, err := pods[0].PingWith(f.addr(pods[1]), testrig.PingOptions{TTL: 2}); err != nil {
 				t.Error(err)
 			}
@@ -184,10 +180,8 @@ func testPathMTU(t *testing.T, top *topology) {
 	pods[1].MustRun(t, "ip", "link", "set", testrig.IfName, "mtu", "1300")
 	top.Node.MustRun(t, "ip", "link", "set", hostDevice(pods[1]), "mtu", "1300")
 	for _, f := range families {
-		out, err := pods[0].PingWith(f.addr(pods[1]), testrig.PingOptions{Size: 1400, DontFragment: true, Negative: true})
-		if err == nil || !regexp.MustCompile(`(?i)frag needed|packet too big|message too long`).MatchString(out+err.Error()) {
-			t.Errorf("%s: echo request over the MTU: %v\n%s", f.name, err, out)
-		}
+		wantICMPError(t, pods[0], f.addr(pods[1]), testrig.PingOptions{Size: 1400, DontFragment: true},
+			"(?i)frag needed|packet too big|message too long")
 		top.flushExceptions(t, pods[0])
 		server := pods[1].ServeUDP(t, netip.AddrPortFrom(f.addr(pods[1]), 0))
 		conn, err := pods[0].Dial("udp", server.Addr, testrig.Socket{DontFragment: true})
@@ -211,6 +205,24 @@ func testPathMTU(t *testing.T, top *topology) {
 			t.Error(err)
 		}
 	}
+}
+
+// wantICMPError sends echo requests until one is answered by an error.
+func wantICMPError(t *testing.T, p *pod, dst netip.Addr, opts testrig.PingOptions, pattern string) {
+	t.Helper()
+	opts.Negative = true
+	var out string
+	var err error
+	for range 4 {
+		if out, err = p.PingWith(dst, opts); err == nil {
+			t.Errorf("%s: the echo request %+v is answered", dst, opts)
+			return
+		}
+		if regexp.MustCompile(pattern).MatchString(out + err.Error()) {
+			return
+		}
+	}
+	t.Errorf("%s: no error to the echo request %+v: %v\n%s", dst, opts, err, out)
 }
 
 // flushExceptions lets a container forget path MTUs.

@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"time"
 
@@ -47,10 +48,7 @@ type syscallConn = syscall.RawConn
 // Dial opens a TCP ("tcp") or UDP ("udp") connection in the namespace. Its
 // deadline is set to the socket's timeout from now.
 func (ns *Namespace) Dial(network string, dst netip.AddrPort, s Socket) (net.Conn, error) {
-	timeout := s.Timeout
-	if timeout == 0 {
-		timeout = Timeout
-	}
+	timeout := s.timeout()
 	dialer := net.Dialer{Control: s.control, Timeout: timeout}
 	if s.Source.IsValid() {
 		if network == "tcp" {
@@ -105,17 +103,35 @@ func Exchange(conn net.Conn, r io.Reader, payload []byte) error {
 }
 
 // EchoUDP sends payload as one datagram to an echo server, compares the answer
-// and returns the peer address that the server saw.
+// and returns the peer address that the server saw. It repeats what is not
+// answered.
 func (ns *Namespace) EchoUDP(dst netip.AddrPort, payload []byte, s Socket) (netip.AddrPort, error) {
 	conn, err := ns.Dial("udp", dst, s)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
 	defer func() { _ = conn.Close() }()
-	return echoDatagram(conn, payload)
+	return echoDatagram(conn, payload, s.timeout())
 }
 
-func echoDatagram(conn net.Conn, payload []byte) (netip.AddrPort, error) {
+// attempts is how often an exchange of single packets is tried within its time. A
+// busy machine drops packets on their way between any two namespaces
+// (net.core.netdev_max_backlog); one that arrives shows that the path works.
+const attempts = 4
+
+func echoDatagram(conn net.Conn, payload []byte, timeout time.Duration) (peer netip.AddrPort, err error) {
+	for range attempts {
+		if err := conn.SetDeadline(time.Now().Add(timeout / attempts)); err != nil {
+			return netip.AddrPort{}, err
+		}
+		if peer, err = exchangeDatagram(conn, payload); !errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+	}
+	return peer, err
+}
+
+func exchangeDatagram(conn net.Conn, payload []byte) (netip.AddrPort, error) {
 	if _, err := conn.Write(payload); err != nil {
 		return netip.AddrPort{}, fmt.Errorf("send datagram: %w", err)
 	}
@@ -190,6 +206,13 @@ func (c *liveConn) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	return c.Conn.Write(p)
+}
+
+func (s Socket) timeout() time.Duration {
+	if s.Timeout == 0 {
+		return Timeout
+	}
+	return s.Timeout
 }
 
 // control sets what s says on a new socket.

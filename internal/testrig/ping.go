@@ -20,11 +20,13 @@ type PingOptions struct {
 	Source netip.Addr
 	// RecordRoute asks for the IPv4 option of that name.
 	RecordRoute bool
-	// Negative says that no answer is expected: the wait is short.
+	// Negative says that no answer is expected: the wait is short and there is
+	// one request only.
 	Negative bool
 }
 
-// Ping sends one ICMP or ICMPv6 echo request and waits for its answer. The
+// Ping sends an ICMP or ICMPv6 echo request, repeats it if it is not answered, and
+// waits for the answer. The
 // error holds what the ping program printed, ICMP errors among it.
 func (ns *Namespace) Ping(dst netip.Addr) error {
 	_, err := ns.PingWith(dst, PingOptions{})
@@ -34,11 +36,11 @@ func (ns *Namespace) Ping(dst netip.Addr) error {
 // PingWith is [Namespace.Ping] with options. It returns what was printed, also
 // with an error.
 func (ns *Namespace) PingWith(dst netip.Addr, opts PingOptions) (string, error) {
-	wait := Timeout
+	wait, tries := Timeout/attempts, attempts
 	if opts.Negative {
-		wait = Patience
+		wait, tries = Patience, 1
 	}
-	args := []string{"-n", "-c1", "-W", fmt.Sprintf("%.1f", wait.Seconds())}
+	args := []string{"-n", "-c1", "-W", fmt.Sprintf("%.2f", wait.Seconds())}
 	if opts.Size != 0 {
 		args = append(args, "-s", fmt.Sprint(opts.Size))
 	}
@@ -54,9 +56,14 @@ func (ns *Namespace) PingWith(dst netip.Addr, opts PingOptions) (string, error) 
 	if opts.RecordRoute {
 		args = append(args, "-R")
 	}
-	out, err := ns.Run("ping", append(args, dst.String())...)
-	if err != nil {
-		err = fmt.Errorf("%w\n%s", err, out)
+	args = append(args, dst.String())
+	for {
+		out, err := ns.Run("ping", args...)
+		if tries--; err == nil || tries == 0 {
+			if err != nil {
+				err = fmt.Errorf("%w\n%s", err, out)
+			}
+			return out, err
+		}
 	}
-	return out, err
 }
