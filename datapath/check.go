@@ -175,8 +175,15 @@ func (c *checker) checkSwitches() error {
 	if has4 {
 		want["ipv4/conf/"+c.spec.Device()+"/forwarding"] = "1"
 		want["ipv4/conf/"+c.spec.Device()+"/proxy_arp"] = "1"
-		if c.spec.IsGateway {
-			want["ipv4/ip_forward"] = "1"
+	}
+	if has4 && c.spec.IsGateway {
+		want["ipv4/ip_forward"] = "1"
+		links, err := uplinks()
+		if err != nil {
+			return err
+		}
+		for _, link := range links {
+			want["ipv4/conf/"+link.Attrs().Name+"/forwarding"] = "1"
 		}
 	}
 	if has6 {

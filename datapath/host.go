@@ -21,7 +21,18 @@ const guardMetric = math.MaxUint32
 // device's own switch is enough between endpoints, so ip_forward is only
 // touched by a network with a gateway, as bridge does. IPv6 forwards nothing
 // while the global switch is off (ip6_forward).
-func enableForwarding(s *Spec) error {
+//
+// The kernel stores the new value before it has the lock to switch the devices,
+// and puts the old one back when it has to try again (devinet_sysctl_forward).
+// Of two writers at a time each can then see the other's value as its own old
+// one, and neither switches a device. So there is one writer at a time, and
+// nobody reads meanwhile.
+func enableForwarding(s *Spec) (err error) {
+	lock, err := lockFile("forwarding", true)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
 	has4, has6 := s.families()
 	if has4 && s.IsGateway {
 		if err := ensureSysctl("ipv4/ip_forward", "1"); err != nil {
