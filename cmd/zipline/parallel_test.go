@@ -58,8 +58,10 @@ func testParallel(t *testing.T, v variant, count, atOnce int) {
 			seen[addr] = p.ID
 		}
 	}
-	for _, p := range pods[1:] {
-		if err := p.Ping(pods[0].v4); err != nil {
+	// The kernel has one neighbour table for all namespaces, with room for 1024
+	// entries by default (gc_thresh3): some containers stand for all.
+	for i := 1; i < count; i += max(1, count/200) {
+		if err := pods[i].Ping(pods[0].v4); err != nil {
 			t.Error(err)
 		}
 	}
