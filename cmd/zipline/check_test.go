@@ -86,8 +86,6 @@ var damages = []damage{
 	{name: "IPv6 host route missing", names: []string{"route", "fd00:77::2"}, make: saved("ip -6 route del $ip6 dev $dev")},
 	{name: "IPv4 host route to another device", names: []string{"route", "10.77.0.2"},
 		make: saved("ip route del $ip4 dev $dev; ip route add $ip4 dev uplink0", "ip route del $ip4 dev uplink0")},
-	{name: "IPv4 neighbour missing", names: []string{"neighbour", "10.77.0.2"}, make: saved("ip neigh del $ip4 dev $dev")},
-	{name: "IPv6 neighbour missing", names: []string{"neighbour", "fd00:77::2"}, make: saved("ip neigh del $ip6 dev $dev")},
 	{name: "IPv4 neighbour with a wrong MAC", names: []string{"neighbour", "10.77.0.2"},
 		make: saved("ip neigh replace $ip4 dev $dev lladdr 02:00:00:00:00:79 nud permanent", "ip neigh del $ip4 dev $dev")},
 	{name: "gateway address missing", names: []string{"gateway", "10.77.0.1"},
@@ -168,6 +166,57 @@ func TestCheckFindsDamage(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestAMissingNeighbourComesBack is no damage: the node asks the container, as it
+// does after the container had its device down or took another MAC.
+func TestAMissingNeighbourComesBack(t *testing.T) {
+	for _, v := range tiers {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			top := newTopology(t, v, testrig.Options{})
+			pods := top.attachAll(network{}, 2)
+			for _, f := range families {
+				top.Node.MustRun(t, "ip", "neigh", "del", f.addr(pods[0]).String(), "dev", hostDevice(pods[0]))
+				mustSucceed(t, "CHECK", pods[0].Invoke(t, "CHECK", withPrevResult(t, pods[0].config, pods[0].result)))
+				reach(t, &top.Node.Namespace, &pods[0].Namespace, f.addr(pods[0]))
+				reach(t, &pods[1].Namespace, &pods[0].Namespace, f.addr(pods[0]))
+			}
+			mustSucceed(t, "CHECK", pods[0].Invoke(t, "CHECK", withPrevResult(t, pods[0].config, pods[0].result)))
+		})
+	}
+}
+
+// TestAContainerMayChangeItsMAC is what the chained tuning plugin does after the
+// main plugin.
+func TestAContainerMayChangeItsMAC(t *testing.T) {
+	for _, v := range append([]variant{bridge}, tiers...) {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			top := newTopology(t, v, testrig.Options{})
+			chain := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","plugins":[%s,{"type":"tuning","mac":"02:00:00:00:00:55"}]}`, network{}.config(v))
+			runtime := testrig.NewRuntime(t, top.Node, chain)
+			c := top.container()
+			result, err := runtime.Add(c, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			changed, other := newPod(t, c, chain, result), top.attach(network{})
+			top.settle()
+			for _, f := range families {
+				reach(t, &other.Namespace, &changed.Namespace, f.addr(changed))
+				reach(t, &changed.Namespace, &other.Namespace, f.addr(other))
+				reach(t, &top.Node.Namespace, &changed.Namespace, f.addr(changed))
+				reach(t, &changed.Namespace, top.Outside, f.outside)
+			}
+			if err := runtime.Check(c, nil); err != nil {
+				t.Error(err)
+			}
+			if err := runtime.Del(c, nil); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -79,7 +79,9 @@ func TestContainerSettingsAreTheReferences(t *testing.T) {
 			for _, v := range tiers {
 				got := settings(v)
 				for _, line := range got {
-					if !slices.Contains(want, line) {
+					// The node knows a container's MAC by more than learning, so a
+					// container that changes it has to say so.
+					if !slices.Contains(want, line) && line != "ipv6/conf/eth0/ndisc_notify:1" {
 						t.Errorf("%s: %s is not so with the reference", v.name, line)
 					}
 				}
