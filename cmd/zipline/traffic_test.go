@@ -3,7 +3,6 @@
 package main_test
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -171,7 +170,6 @@ var neighbourCases = []trafficCase{
 			reach(t, &pods[0].Namespace, &pods[1].Namespace, f.addr(pods[1]))
 		}
 	}},
-	{name: "the direct tier carries TCP and UDP past the stack and the kernel tier does not", variants: tiers, run: testShortcut},
 }
 
 // testPathMTU lowers the MTU of the destination behind the back of the sender.
@@ -230,62 +228,6 @@ func (top *topology) flushExceptions(t *testing.T, p *pod) {
 	t.Helper()
 	p.MustRun(t, "ip", "route", "flush", "cache")
 	p.MustRun(t, "ip", "-6", "route", "flush", "cache")
-}
-
-// testShortcut proves by what a packet shows, its TTL and a conntrack entry,
-// which way it went: the other cases would pass with either.
-func testShortcut(t *testing.T, top *topology) {
-	pods := top.attachAll(network{}, 2)
-	hops := byte(1) // routers between the two
-	if top.v == directTier {
-		hops = 0
-	}
-	for _, f := range families {
-		sniffer := pods[1].Sniff(t, testrig.IfName)
-		tcp := pods[1].ServeTCP(t, netip.AddrPortFrom(f.addr(pods[1]), 0))
-		udp := pods[1].ServeUDP(t, netip.AddrPortFrom(f.addr(pods[1]), 0))
-		conn, err := pods[0].Dial("tcp", tcp.Addr, testrig.Socket{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := bufio.NewReader(conn)
-		if _, err := r.ReadString('\n'); err != nil {
-			t.Fatal(err)
-		}
-		if err := testrig.Exchange(conn, r, []byte("tcp")); err != nil {
-			t.Error(err)
-		}
-		if _, err := pods[0].EchoUDP(udp.Addr, []byte("udp"), testrig.Socket{}); err != nil {
-			t.Error(err)
-		}
-		for _, port := range []uint16{tcp.Addr.Port(), udp.Addr.Port()} {
-			arrived := func(c testrig.Captured) bool { return !c.Outgoing && c.DstPort == port }
-			if _, ok := sniffer.Wait(arrived, testrig.Timeout); !ok {
-				t.Errorf("%s: no packet to port %d seen", f.name, port)
-			}
-			for _, packet := range sniffer.Matching(arrived) {
-				if packet.TTL != 64-hops {
-					t.Errorf("%s: %s; want %d routers on the way", f.name, packet, hops)
-				}
-			}
-		}
-		entries := top.Node.Conntrack(t, f.addr(pods[1]).String())
-		entries = deleteMatching(entries, regexp.MustCompile(`icmp`))
-		if tracked := len(entries) > 0; tracked != (top.v == kernelTier) {
-			t.Errorf("%s: conntrack entries %q", f.name, entries)
-		}
-		_ = conn.Close()
-	}
-}
-
-func deleteMatching(lines []string, pattern *regexp.Regexp) []string {
-	var rest []string
-	for _, line := range lines {
-		if !pattern.MatchString(line) {
-			rest = append(rest, line)
-		}
-	}
-	return rest
 }
 
 // nodeCases are about a container and its node.
