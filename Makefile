@@ -32,7 +32,7 @@ generate: ## rebuild the eBPF objects with the pinned clang
 	BPF2GO_CC=$(CLANG) $(GO) generate ./bpf
 
 generate-check: generate ## prove that the committed eBPF objects are what the sources give
-	@git diff --exit-code -- bpf || { echo "run 'make generate' with $(CLANG) and commit bpf/"; exit 1; }
+	@test -z "$$(git status --porcelain -- bpf)" || { git status --short -- bpf; git diff -- bpf | head -50; echo "run 'make generate' with $(CLANG) and commit bpf/"; exit 1; }
 
 lint: ## check format, vet and the module files
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt"; exit 1; }

@@ -32,6 +32,11 @@ type Options struct {
 	// BridgeMax is the greatest size at which the bridge takes part. A bridge
 	// has 1,023 ports.
 	BridgeMax int
+	// BridgeNetfilter sets net.bridge.bridge-nf-call-iptables in the nodes. With
+	// it, as on a Kubernetes node, forwarding "auto" of the plugin under test is
+	// tracked: netfilter sees all traffic. Without it is direct: eBPF carries
+	// packets between containers, and every ADD attaches a program.
+	BridgeNetfilter bool
 	// Burst is how many ADDs the parallel phase starts, Width at a time.
 	Burst, Width int
 	// Bursts is the number of rounds of the parallel phase.
@@ -115,7 +120,7 @@ func (r *run) progress(what string) {
 // measureFirst makes the worlds and attaches the first container of each.
 func (r *run) measureFirst() error {
 	for _, subject := range []Subject{Zipline, Bridge, Control} {
-		w := newWorld(r.tb, r.plugins[subject])
+		w := newWorld(r.tb, r.plugins[subject], r.opts.BridgeNetfilter)
 		r.worlds[subject] = w
 		rep, err := w.mustResize(1, 1)
 		if err != nil {

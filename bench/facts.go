@@ -37,7 +37,7 @@ func (r *run) measureFacts() error {
 		BinarySize: info.Size(),
 	}
 	for _, subject := range []Subject{Zipline, Bridge} {
-		w := newWorld(r.tb, r.plugins[subject])
+		w := newWorld(r.tb, r.plugins[subject], r.opts.BridgeNetfilter)
 		if err := r.countProcesses(subject, w); err != nil {
 			return err
 		}

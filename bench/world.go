@@ -33,9 +33,9 @@ type world struct {
 }
 
 // newWorld makes a world that ends with tb.
-func newWorld(tb testing.TB, plugin Plugin) *world {
+func newWorld(tb testing.TB, plugin Plugin, bridgeNetfilter bool) *world {
 	tb.Helper()
-	rig := testrig.New(tb, testrig.Options{})
+	rig := testrig.New(tb, testrig.Options{BridgeNetfilter: bridgeNetfilter})
 	w, err := startAgent(tb, rig.Node, plugin)
 	if err != nil {
 		tb.Fatal(err)

@@ -18,56 +18,53 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	device := attachment(c, args).Device()
 	manager, err := newManager(c, args)
 	if err != nil {
-		return addError(err)
+		return addError(err, device)
 	}
 	endpoint, err := datapath.CreatePair(c.pair(args))
 	if err != nil {
-		return addError(err)
+		return addError(err, device)
 	}
-	if err := p.connect(c, args, manager, endpoint); err != nil {
-		e := addError(err)
-		if e.Details == "" {
-			e.Details = endpoint.Device()
-		}
-		return e
+	leased, err := p.connect(c, args, manager, endpoint)
+	err = errors.Join(err, endpoint.Close())
+	if err != nil {
+		return withUndo(addError(err, device), undoAdd(c, args, manager, leased))
 	}
 	return nil
 }
 
-// connect leases addresses and connects the pair; on failure it undoes both
-// and the pair.
-func (p *Plugin) connect(c *Config, args *skel.CmdArgs, manager manager, endpoint *datapath.Endpoint) (err error) {
-	var leased *lease
-	defer func() {
-		err = errors.Join(err, endpoint.Close())
-		if err != nil {
-			err = errors.Join(err, undoAdd(c, args, manager, leased))
-		}
-	}()
-	leased, err = manager.add()
+// connect leases addresses, connects the pair and prints the result. It
+// returns what it leased, also when it fails.
+func (p *Plugin) connect(c *Config, args *skel.CmdArgs, manager manager, endpoint *datapath.Endpoint) (*lease, error) {
+	leased, err := manager.add()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	spec, err := c.spec(endpoint.Pair, leased)
 	if err != nil {
-		return err
+		return leased, err
 	}
 	warnings, err := endpoint.Setup(spec)
 	if err != nil {
-		return err
+		return leased, err
 	}
 	p.warn(warnings)
-	return p.print(c, c.result(args, endpoint, leased))
+	return leased, p.print(c, c.result(args, endpoint, leased))
 }
 
+// undoAdd removes the attachment, then what was leased to it.
 func undoAdd(c *Config, args *skel.CmdArgs, manager manager, leased *lease) error {
-	hints := datapath.Hints{}
+	hints := datapath.Hints{Leases: true}
 	if leased != nil {
 		hints = leased.hints()
+		hints.Leases = true
 	}
-	return errors.Join(datapath.Remove(attachment(c, args), hints), manager.del())
+	if err := datapath.Remove(attachment(c, args), hints); err != nil {
+		return err
+	}
+	return manager.del()
 }
 
 // pair describes the veth pair that the configuration asks for.
@@ -104,8 +101,8 @@ func (c *Config) spec(pair datapath.Pair, l *lease) (*datapath.Spec, error) {
 	if c.IPMasq {
 		spec.Masquerade = &datapath.Masquerade{FullyRandom: c.MasqueradeFullyRandom, Egress: c.egress, Exempt: c.exempt}
 	}
-	if c.MTU > 0 && c.MTU < datapath.MinMTU6 && l.has6() {
-		return nil, invalid("mtu", "mtu %d is too small for IPv6 (at least %d)", c.MTU, datapath.MinMTU6)
+	if pair.MTU > 0 && pair.MTU < datapath.MinMTU6 && l.has6() {
+		return nil, invalid("mtu", "mtu %d is too small for IPv6 (at least %d)", pair.MTU, datapath.MinMTU6)
 	}
 	if own := l.gatewayConflict(); own != "" {
 		return nil, invalid("ipam", "address %s is the gateway's", own)

@@ -10,13 +10,10 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/zipline-cni/zipline/datapath"
 	"github.com/zipline-cni/zipline/ipam"
 )
-
-var parsePrevResult = version.ParsePrevResult
 
 // Check verifies that the attachment is as ADD left it, and as later plugins
 // of the chain changed it (prevResult). The error lists every finding, each
@@ -31,17 +28,17 @@ func (p *Plugin) Check(args *skel.CmdArgs) error {
 		return err
 	}
 	if prev == nil {
-		return invalid("prevResult", "%v", errNoPrevResult)
+		return invalid("prevResult", "required prevResult missing")
 	}
 	findings, err := checkEndpoint(c, args, prev)
 	if err != nil {
-		return addError(err)
+		return addError(err, attachment(c, args).Device())
 	}
-	lease, err := checkLease(c, args, prev)
+	leases, err := checkLease(c, args, prev)
 	if err != nil {
-		return addError(err)
+		return addError(err, "ipam")
 	}
-	return checkError(append(findings, lease...))
+	return checkError(append(findings, leases...))
 }
 
 // checkLease asks the address manager about the attachment's addresses.

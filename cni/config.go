@@ -45,17 +45,34 @@ type Config struct {
 	MasqueradeFullyRandom bool                `json:"masqueradeFullyRandom"`
 	BigTCP                datapath.BigTCP     `json:"bigTCP"`
 
+	// IngressPolicy is to come; "open" is what there is.
+	IngressPolicy string `json:"ingressPolicy"`
+
 	Args          configArgs `json:"args"`
 	RuntimeConfig struct {
-		MAC string `json:"mac"`
+		MAC          string            `json:"mac"`
+		PortMappings []json.RawMessage `json:"portMappings"` // to come
+		Bandwidth    json.RawMessage   `json:"bandwidth"`    // to come
 	} `json:"runtimeConfig"`
 
 	mac    net.HardwareAddr
 	exempt []netip.Prefix
 	egress []netip.Addr
-	inIPAM struct {
-		InProcess *bool `json:"inProcess"`
+	ipam   ipamKeys
+}
+
+// ipamKeys are the keys of "ipam" that say who manages the addresses.
+type ipamKeys struct {
+	Type      string `json:"type"`
+	InProcess *bool  `json:"inProcess"`
+}
+
+func parseIPAM(stdin []byte) (ipamKeys, error) {
+	var conf struct {
+		IPAM ipamKeys `json:"ipam"`
 	}
+	err := json.Unmarshal(stdin, &conf)
+	return conf.IPAM, err
 }
 
 type configArgs struct {
@@ -76,7 +93,7 @@ type egressIPs []string
 // UnmarshalJSON accepts a string or a list of strings.
 func (e *egressIPs) UnmarshalJSON(data []byte) error {
 	var one string
-	if json.Unmarshal(data, &one) == nil {
+	if string(data) != "null" && json.Unmarshal(data, &one) == nil {
 		*e = egressIPs{one}
 		return nil
 	}
@@ -102,15 +119,10 @@ func ParseConfig(stdin []byte, cniArgs string) (*Config, error) {
 	if err := json.Unmarshal(stdin, c); err != nil {
 		return nil, decodeError(err)
 	}
-	var ipamConf struct {
-		IPAM struct {
-			InProcess *bool `json:"inProcess"`
-		} `json:"ipam"`
-	}
-	if err := json.Unmarshal(stdin, &ipamConf); err != nil {
+	var err error
+	if c.ipam, err = parseIPAM(stdin); err != nil {
 		return nil, decodeError(err)
 	}
-	c.inIPAM = ipamConf.IPAM
 	if err := c.resolve(cniArgs); err != nil {
 		return nil, err
 	}
@@ -153,7 +165,8 @@ const (
 	maxMTU = 65535
 )
 
-// checkLayer refuses what only an L2 network has.
+// checkLayer refuses what only an L2 network has, and what is to come: a key
+// that promises a limit must not be ignored.
 func (c *Config) checkLayer() *types.Error {
 	switch {
 	case c.VLAN != 0:
@@ -162,6 +175,12 @@ func (c *Config) checkLayer() *types.Error {
 		return notYet("vlanTrunk", "vlanTrunk")
 	case c.IPAM.Type == "":
 		return notYet("ipam", "a network without ipam")
+	case c.IngressPolicy != "" && c.IngressPolicy != "open":
+		return notYet("ingressPolicy", "ingressPolicy "+c.IngressPolicy)
+	case len(c.RuntimeConfig.PortMappings) > 0:
+		return notYet("runtimeConfig.portMappings", "the capability portMappings of zipline itself (chain portmap)")
+	case len(c.RuntimeConfig.Bandwidth) > 0 && string(c.RuntimeConfig.Bandwidth) != "null":
+		return notYet("runtimeConfig.bandwidth", "the capability bandwidth of zipline itself")
 	}
 	return nil
 }

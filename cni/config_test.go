@@ -58,6 +58,9 @@ func TestConfigRefusesWhatItCannotDo(t *testing.T) {
 		{"a VLAN trunk without its end", `{"vlanTrunk":[{"minID":5}]}`, "", 7, "vlanTrunk"},
 		{"a VLAN trunk backwards", `{"vlanTrunk":[{"minID":5,"maxID":4}]}`, "", 7, "vlanTrunk"},
 		{"no ipam", `{"ipam":{}}`, "", 2, "ipam"},
+		{"an ingress policy", `{"ingressPolicy":"isolated"}`, "", 2, "ingressPolicy"},
+		{"port mappings of its own", `{"runtimeConfig":{"portMappings":[{"hostPort":80}]}}`, "", 2, "runtimeConfig.portMappings"},
+		{"a bandwidth of its own", `{"runtimeConfig":{"bandwidth":{"ingressRate":1}}}`, "", 2, "runtimeConfig.bandwidth"},
 		{"an empty bridge name", `{"bridge":""}`, "", 7, "bridge"},
 		{"an unknown forwarding word", `{"forwarding":"fast"}`, "", 7, "forwarding"},
 		{"an unknown bigTCP word", `{"bigTCP":"yes"}`, "", 7, "bigTCP"},
@@ -112,10 +115,11 @@ func TestConfigAccepts(t *testing.T) {
 		{"a MAC in CNI_ARGS", `{}`, "MAC=02:00:00:00:00:03", func(c *Config) bool { return c.mac.String() == "02:00:00:00:00:03" }},
 		{"kubelet's CNI_ARGS", `{}`, "IgnoreUnknown=1;K8S_POD_NAMESPACE=a;K8S_POD_NAME=b;K8S_POD_INFRA_CONTAINER_ID=c;K8S_POD_UID=d",
 			func(c *Config) bool { return c.mac == nil }},
+		{"no egress address", `{"egressIP":null}`, "", func(c *Config) bool { return len(c.egress) == 0 }},
 		{"one egress address", `{"egressIP":"192.0.2.1"}`, "", func(c *Config) bool { return len(c.egress) == 1 }},
 		{"an egress address for each family", `{"egressIP":["192.0.2.1","2001:db8::1"]}`, "", func(c *Config) bool { return len(c.egress) == 2 }},
 		{"source check off", `{"sourceCheck":false}`, "", func(c *Config) bool { return c.SourceCheck != nil && !*c.SourceCheck }},
-		{"host-local executed", `{"ipam":{"type":"host-local","inProcess":false}}`, "", func(c *Config) bool { return !*c.inIPAM.InProcess }},
+		{"host-local executed", `{"ipam":{"type":"host-local","inProcess":false}}`, "", func(c *Config) bool { return !*c.ipam.InProcess }},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -132,7 +136,7 @@ func TestConfigAccepts(t *testing.T) {
 
 func TestDelReadsWhatAddRefuses(t *testing.T) {
 	c := lenientConfig(mutate(t, `{"vlan":"x","mtu":"big","ipam":{"type":"host-local","inProcess":false}}`))
-	if c.Name != "net" || c.IPAM.Type != "host-local" || c.inIPAM.InProcess == nil || *c.inIPAM.InProcess {
+	if c.Name != "net" || c.IPAM.Type != "host-local" || c.ipam.InProcess == nil || *c.ipam.InProcess {
 		t.Errorf("lenientConfig lost name or ipam: %+v", c)
 	}
 }

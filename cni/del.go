@@ -15,34 +15,37 @@ import (
 
 // Del detaches a container. It needs no namespace, no prevResult and no
 // record of ADD, and succeeds when there is nothing (left) to remove. A
-// configuration that ADD refuses does not make DEL fail: nothing of it can
-// exist, and the runtime would repeat the DEL for ever.
+// configuration that ADD refuses does not make DEL fail: nothing of it was ever
+// made, and the runtime would repeat the DEL for ever.
 func (p *Plugin) Del(args *skel.CmdArgs) error {
 	c := lenientConfig(args.StdinData)
+	device := attachment(c, args).Device()
 	manager, err := newManager(c, args)
 	if isConfigError(err) || c.IPAM.Type == "" {
 		manager, err = nil, nil
 	}
-	if err != nil {
-		return removeError("del", err)
+	if err == nil {
+		err = removeAttachment(c, args, manager)
 	}
-	if err := removeAttachment(c, args, manager); err != nil {
-		return removeError("del", err)
+	if err != nil {
+		return removeError("del", device, err)
 	}
 	return nil
 }
 
-// lenientConfig reads what DEL needs and leaves the rest at its zero value.
+// lenientConfig reads the keys that DEL and GC need, and no others: what is
+// wrong elsewhere is ADD's matter. skel has checked that it is JSON with a name.
 func lenientConfig(stdin []byte) *Config {
-	c := &Config{Bridge: defaultBridge}
-	_ = json.Unmarshal(stdin, c) // skel has read the name already; a wrong type elsewhere is ADD's matter
-	var ipamConf struct {
-		IPAM struct {
-			InProcess *bool `json:"inProcess"`
-		} `json:"ipam"`
+	var keys struct {
+		CNIVersion string         `json:"cniVersion"`
+		Name       string         `json:"name"`
+		PrevResult map[string]any `json:"prevResult"`
 	}
-	_ = json.Unmarshal(stdin, &ipamConf) // as above
-	c.inIPAM = ipamConf.IPAM
+	c := &Config{Bridge: defaultBridge}
+	_ = json.Unmarshal(stdin, &keys)
+	c.CNIVersion, c.Name, c.RawPrevResult = keys.CNIVersion, keys.Name, keys.PrevResult
+	c.ipam, _ = parseIPAM(stdin)
+	c.IPAM.Type = c.ipam.Type
 	return c
 }
 
@@ -55,11 +58,13 @@ func isConfigError(err error) bool {
 // address must not be leased again while anything of its last owner is left.
 func removeAttachment(c *Config, args *skel.CmdArgs, m manager) error {
 	hints, err := delHints(c, m)
-	err = errors.Join(err, datapath.Remove(attachment(c, args), hints))
-	if m != nil {
-		err = errors.Join(err, m.del())
+	if err := errors.Join(err, datapath.Remove(attachment(c, args), hints)); err != nil {
+		return err
 	}
-	return err
+	if m == nil {
+		return nil
+	}
+	return m.del()
 }
 
 // delHints collects what is known of the addresses beside the kernel's
@@ -70,7 +75,7 @@ func delHints(c *Config, m manager) (datapath.Hints, error) {
 	if m != nil {
 		var held []netip.Addr
 		held, err = m.held()
-		hints = datapath.Hints{Addresses: held, Subnets: m.subnets()}
+		hints = datapath.Hints{Addresses: held, Subnets: m.subnets(), Leases: m.complete()}
 	}
 	// A prevResult that cannot be read is no reason to leave things behind.
 	if prev, prevErr := prevResult(c); prevErr == nil && prev != nil {

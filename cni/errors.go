@@ -44,9 +44,9 @@ func invalid(key, format string, args ...any) *types.Error {
 	return newError(types.ErrInvalidNetworkConfig, key, format, args...)
 }
 
-// notYet reports what belongs to L2 networks.
+// notYet reports a key whose meaning is to come, rather than ignore it.
 func notYet(key, what string) *types.Error {
-	return newError(types.ErrUnsupportedField, key, "%s is not supported yet: it needs an L2 network", what)
+	return newError(types.ErrUnsupportedField, key, "%s is not supported yet", what)
 }
 
 // decodeError names the key at which the JSON is of the wrong type.
@@ -58,8 +58,17 @@ func decodeError(err error) *types.Error {
 	return newError(types.ErrDecodingFailure, "", "decode network configuration: %v", err)
 }
 
-// addError chooses the code for a failed ADD.
-func addError(err error) *types.Error {
+// addError chooses the code for what failed; object is named where the error
+// itself names none.
+func addError(err error, object string) *types.Error {
+	e := codeOf(err)
+	if e.Details == "" {
+		e.Details = object
+	}
+	return e
+}
+
+func codeOf(err error) *types.Error {
 	if e := ipamError(err); e != nil {
 		return e
 	}
@@ -68,17 +77,17 @@ func addError(err error) *types.Error {
 	var unsupported *datapath.UnsupportedError
 	switch {
 	case errors.Is(err, datapath.ErrExists):
-		return newError(CodeInterfaceExists, "CNI_IFNAME", "add: %v", oneLine(err))
+		return newError(CodeInterfaceExists, "CNI_IFNAME", "%v", oneLine(err))
 	case errors.Is(err, datapath.ErrOwnNetns), errors.Is(err, datapath.ErrNetns):
-		return newError(types.ErrInvalidNetNS, "CNI_NETNS", "add: %v", oneLine(err))
+		return newError(types.ErrInvalidNetNS, "CNI_NETNS", "%v", oneLine(err))
 	case errors.As(err, &inUse):
-		return newError(CodeAddressInUse, inUse.Address.String(), "add: %v", oneLine(err))
+		return newError(CodeAddressInUse, inUse.Address.String(), "%v", oneLine(err))
 	case errors.As(err, &config):
-		return newError(types.ErrInvalidNetworkConfig, config.Key, "add: %v", oneLine(err))
+		return newError(types.ErrInvalidNetworkConfig, config.Key, "%v", oneLine(err))
 	case errors.As(err, &unsupported):
-		return newError(CodeKernelLacks, unsupported.Key, "add: %v", oneLine(err))
+		return newError(CodeKernelLacks, unsupported.Key, "%v", oneLine(err))
 	}
-	return newError(CodeKernel, "", "add: %v", oneLine(err))
+	return newError(CodeKernel, "", "%v", oneLine(err))
 }
 
 // ipamError chooses the code for an error of the address manager, nil when
@@ -105,12 +114,17 @@ func ipamError(err error) *types.Error {
 	return nil
 }
 
-// removeError chooses the code for a DEL or GC that could not remove all.
-func removeError(verb string, err error) *types.Error {
-	if e := ipamError(err); e != nil && !strings.Contains(err.Error(), "\n") {
-		return e
+// removeError reports a DEL or GC that could not remove all of the object.
+func removeError(verb, object string, err error) *types.Error {
+	return newError(CodeNotReleased, object, "%s: %v", verb, oneLine(err))
+}
+
+// withUndo adds what an undo could not undo to the error that made it needed.
+func withUndo(e *types.Error, undo error) *types.Error {
+	if undo != nil {
+		e.Msg += "; undo: " + oneLine(undo)
 	}
-	return newError(CodeNotReleased, "", "%s: %v", verb, oneLine(err))
+	return e
 }
 
 // oneLine makes one sentence of joined errors.

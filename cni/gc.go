@@ -33,7 +33,7 @@ func (p *Plugin) GC(args *skel.CmdArgs) error {
 		return decodeError(err)
 	}
 	if err := collect(lenientConfig(args.StdinData), args, c.ValidAttachments); err != nil {
-		return removeError("gc", err)
+		return removeError("gc", c.Name, err)
 	}
 	return nil
 }
@@ -48,8 +48,8 @@ func collect(c *Config, args *skel.CmdArgs, valid []types.GCAttachment) error {
 	}
 	hints, err := delHints(c, manager)
 	err = errors.Join(err, datapath.Collect(c.Name, attachmentsOf(c.Name, valid), hints.Subnets))
-	if manager != nil {
-		err = errors.Join(err, manager.gc(valid))
+	if err != nil || manager == nil {
+		return err // leases stay while anything of their owners is left
 	}
-	return err
+	return manager.gc(valid)
 }

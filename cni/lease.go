@@ -96,11 +96,11 @@ func (l *lease) complete(isGateway, isDefaultGateway bool) {
 }
 
 func defaultRoute(a datapath.Address) datapath.Route {
-	any := netip.IPv4Unspecified()
+	everywhere := netip.IPv4Unspecified()
 	if a.Addr().Is6() {
-		any = netip.IPv6Unspecified()
+		everywhere = netip.IPv6Unspecified()
 	}
-	return datapath.Route{Dst: netip.PrefixFrom(any, 0), Gateway: a.Gateway}
+	return datapath.Route{Dst: netip.PrefixFrom(everywhere, 0), Gateway: a.Gateway}
 }
 
 // gatewayConflict returns an address that the container would share with

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -105,12 +106,14 @@ func TestErrorsHaveTheirCodes(t *testing.T) {
 		{&ipam.ConfigError{Key: "ipam.subnet", Msg: "bad"}, 7, "ipam.subnet"},
 		{&fs.PathError{Op: "open", Path: "/x", Err: fs.ErrPermission}, 5, "/x"},
 		{types.NewError(51, "limited", "x"), 51, "x"},
-		{errors.New("netlink"), 104, ""},
+		{errors.New("netlink"), 104, "zlx"},
 	}
 	for _, c := range cases {
-		// Wrapped, and joined with a failed undo, as ADD returns it.
-		err := errors.Join(fmt.Errorf("step: %w", c.err), errors.New("undo"))
-		got := addError(err)
+		// Wrapped, and with a failed undo, as ADD returns it.
+		got := withUndo(addError(fmt.Errorf("step: %w", c.err), "zlx"), errors.New("left"))
+		if !strings.HasSuffix(got.Msg, "; undo: left") {
+			t.Errorf("%v: message %q does not say what could not be undone", c.err, got.Msg)
+		}
 		if got.Code != c.code || got.Details != c.details {
 			t.Errorf("%v: code %d details %q, want %d %q", c.err, got.Code, got.Details, c.code, c.details)
 		}

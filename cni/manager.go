@@ -26,13 +26,15 @@ type manager interface {
 	gc(valid []types.GCAttachment) error
 	// held returns the addresses of the attachment, as far as the manager knows.
 	held() ([]netip.Addr, error)
+	// complete says that what held returns is all there can be.
+	complete() bool
 	// subnets returns those that addresses come from, as far as it knows.
 	subnets() []netip.Prefix
 }
 
 // newManager chooses the manager that the configuration names.
 func newManager(c *Config, args *skel.CmdArgs) (manager, error) {
-	if c.IPAM.Type != "host-local" || c.inIPAM.InProcess != nil && !*c.inIPAM.InProcess {
+	if c.IPAM.Type != "host-local" || c.ipam.InProcess != nil && !*c.ipam.InProcess {
 		return &delegate{name: c.IPAM.Type, stdin: args.StdinData}, nil
 	}
 	// CNI_ARGS were checked with the configuration; MAC is for us, not the pool.
@@ -69,6 +71,7 @@ func (m *inProcess) del() error {
 func (m *inProcess) check() error                { return m.pool.Check(m.owner) }
 func (m *inProcess) status() error               { return m.pool.Status() }
 func (m *inProcess) held() ([]netip.Addr, error) { return m.pool.Leases(m.owner) }
+func (m *inProcess) complete() bool              { return true }
 func (m *inProcess) subnets() []netip.Prefix     { return m.pool.Subnets() }
 
 func (m *inProcess) gc(valid []types.GCAttachment) error {
@@ -116,19 +119,21 @@ func (d *delegate) gc([]types.GCAttachment) error {
 }
 
 func (*delegate) held() ([]netip.Addr, error) { return nil, nil }
+func (*delegate) complete() bool              { return false }
 func (*delegate) subnets() []netip.Prefix     { return nil }
 
-// error keeps a plugin's own code, except for "internal", which says nothing.
+// error keeps a code of the specification, except for "internal", which says
+// nothing. A plugin's own codes would be taken for ours.
 func (d *delegate) error(err error) error {
 	if err == nil {
 		return nil
 	}
 	var own *types.Error
 	if errors.As(err, &own) {
-		if own.Code != types.ErrInternal && own.Code != types.ErrUnknown {
+		if own.Code < CodeInterfaceExists && own.Code != types.ErrUnknown {
 			return own
 		}
-		return newError(CodeDelegateFailed, d.name, "IPAM plugin %s: %v", d.name, own)
+		return newError(CodeDelegateFailed, d.name, "IPAM plugin %s: code %d: %v", d.name, own.Code, own)
 	}
 	return newError(types.ErrPluginNotAvailable, d.name, "execute IPAM plugin %s: %v", d.name, err)
 }

@@ -3,13 +3,13 @@
 package cni
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/zipline-cni/zipline/datapath"
 )
@@ -89,7 +89,7 @@ func prevResult(c *Config) (*current.Result, error) {
 		return nil, nil
 	}
 	raw := *c
-	if err := parsePrevResult(&raw.PluginConf); err != nil {
+	if err := version.ParsePrevResult(&raw.PluginConf); err != nil {
 		return nil, newError(types.ErrDecodingFailure, "prevResult", "read prevResult: %v", err)
 	}
 	r, err := current.NewResultFromResult(raw.PrevResult)
@@ -98,6 +98,3 @@ func prevResult(c *Config) (*current.Result, error) {
 	}
 	return r, nil
 }
-
-// errNoPrevResult is CHECK's answer to a configuration without prevResult.
-var errNoPrevResult = fmt.Errorf("required prevResult missing")

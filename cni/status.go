@@ -19,7 +19,7 @@ func (p *Plugin) Status(args *skel.CmdArgs) error {
 	}
 	manager, err := newManager(c, args)
 	if err != nil {
-		return addError(err)
+		return addError(err, "ipam")
 	}
 	if err := manager.status(); err != nil {
 		return notAvailable("ipam", err)

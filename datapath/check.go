@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
+	"github.com/containernetworking/plugins/pkg/netlinksafe"
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -25,6 +27,9 @@ type checker struct {
 func (c *checker) find(object, mend, format string, args ...any) {
 	c.findings = append(c.findings, Finding{Object: object, Wrong: fmt.Sprintf(format, args...), Mend: mend})
 }
+
+// dumpTries is how often a list that changed meanwhile is read again.
+const dumpTries = 5
 
 // readd is how to mend what only ADD makes.
 const readd = "DEL and ADD the container"
@@ -134,6 +139,9 @@ func (c *checker) checkHostRoutes() error {
 // next packet, which is also how a MAC that a chained plugin changes is learned.
 func (c *checker) checkNeighbour(index int, addr netip.Addr) error {
 	neighs, err := netlink.NeighList(index, familyOf(addr))
+	for try := 0; errors.Is(err, netlink.ErrDumpInterrupted) && try < dumpTries; try++ {
+		neighs, err = netlink.NeighList(index, familyOf(addr))
+	}
 	if err != nil {
 		return fmt.Errorf("list neighbours of %s: %w", c.spec.Device(), err)
 	}
@@ -156,11 +164,11 @@ func (c *checker) checkGuards() error {
 		if subnet.IsSingleIP() {
 			continue
 		}
-		present, err := haveGuard(subnet)
+		guards, err := guardedSubnets(familyOf(subnet.Addr()))
 		if err != nil {
 			return err
 		}
-		if !present {
+		if !slices.Contains(guards, subnet) {
 			c.find("route "+subnet.String(), fmt.Sprintf("ip route add unreachable %s metric %d proto %d", subnet, uint32(guardMetric), RouteProtocol),
 				"the subnet guard is missing: packets to addresses that nobody leases leak")
 		}
@@ -178,7 +186,7 @@ func (c *checker) checkSwitches() error {
 	}
 	if has4 && c.spec.IsGateway {
 		want["ipv4/ip_forward"] = "1"
-		links, err := uplinks()
+		links, err := uplinks(unix.AF_INET)
 		if err != nil {
 			return err
 		}
@@ -186,7 +194,7 @@ func (c *checker) checkSwitches() error {
 			want["ipv4/conf/"+link.Attrs().Name+"/forwarding"] = "1"
 		}
 	}
-	if has6 {
+	if has6 && c.spec.IsGateway {
 		want["ipv6/conf/all/forwarding"] = "1"
 	}
 	for name, value := range want {
@@ -220,7 +228,7 @@ func (c *checker) checkRuleset() (err error) {
 }
 
 func addrsOf(link netlink.Link) (map[netip.Addr]bool, error) {
-	list, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	list, err := netlinksafe.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses of %s: %w", link.Attrs().Name, err)
 	}

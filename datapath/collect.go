@@ -9,7 +9,9 @@ import (
 
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
+	"github.com/zipline-cni/zipline/datapath/conntrack"
 	"github.com/zipline-cni/zipline/datapath/nat"
 	"github.com/zipline-cni/zipline/loader"
 )
@@ -40,11 +42,19 @@ func Collect(network string, valid []Attachment, subnets []netip.Prefix) error {
 		alive[attrs.Name] = true
 		indexes[attrs.Index] = true
 	}
-	errs = append(errs, collectElements(network, alive), collectEntries(indexes))
-	for _, subnet := range subnets {
-		// Without a guard there is nothing to release.
-		present, err := haveGuard(subnet)
-		if errs = append(errs, err); present {
+	errs = append(errs, collectElements(network, alive), collectEntries(indexes), releaseGuards())
+	return errors.Join(errs...)
+}
+
+// releaseGuards releases every guarded subnet without an endpoint, whatever
+// network it was of: where another plugin manages the addresses, nothing else
+// tells the subnets of a network.
+func releaseGuards() error {
+	var errs []error
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		subnets, err := guardedSubnets(family)
+		errs = append(errs, err)
+		for _, subnet := range subnets {
 			errs = append(errs, releaseSubnet(subnet))
 		}
 	}
@@ -55,14 +65,21 @@ func isOurs(attrs *netlink.LinkAttrs) bool {
 	return attrs.Group == Group || attrs.Group == GroupUnchecked
 }
 
-func collectElements(network string, alive map[string]bool) (err error) {
-	rules, err := nat.Open()
-	if err != nil {
+// collectElements removes elements of devices that are gone, and what
+// conntrack knows of their addresses.
+func collectElements(network string, alive map[string]bool) error {
+	var addresses []netip.Addr
+	err := withRuleset(func(rules *nat.Ruleset) (err error) {
+		addresses, err = rules.Addresses(func(o nat.Owner) bool { return o.OwnerOf(network) && !alive[o.Device] })
+		if err != nil {
+			return err
+		}
+		_, err = rules.Collect(network, func(device string) bool { return alive[device] })
 		return err
-	}
-	defer func() { err = errors.Join(err, rules.Close()) }()
-	_, err = rules.Collect(network, func(device string) bool { return alive[device] })
-	return err
+	})
+	freed, claimErr := unclaimed(sortedAddrs(addresses))
+	_, flowErr := conntrack.DeleteAddresses(freed...)
+	return errors.Join(err, claimErr, flowErr)
 }
 
 // collectEntries removes map entries of devices that are gone. An index that

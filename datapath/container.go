@@ -91,7 +91,12 @@ func containerSysctls(s *Spec) error {
 			return err
 		}
 	}
-	return writeSysctl(conf+"/keep_addr_on_down", "1")
+	if err := writeSysctl(conf+"/keep_addr_on_down", "1"); err != nil {
+		return err
+	}
+	// What arp_notify is for IPv4: the node learns a MAC that a chained plugin
+	// (tuning) changes, instead of using the old one until it is found dead.
+	return writeSysctl(conf+"/ndisc_notify", "1")
 }
 
 func addContainerAddress(link netlink.Link, a Address, dad bool) error {

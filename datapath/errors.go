@@ -14,7 +14,8 @@ var (
 	// the container, is there already.
 	ErrExists = errors.New("interface exists")
 	// ErrNetns says that the path is not a network namespace one can enter.
-	ErrNetns = errors.New("not a usable network namespace")
+	ErrNetns  = errors.New("not a usable network namespace")
+	errNoIPv6 = errors.New("an IPv6 address is leased, and the devices have no IPv6")
 	// ErrOwnNetns says that the container's namespace is the node's own.
 	ErrOwnNetns = errors.New("the container's network namespace is the node's own")
 )

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"os"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -19,28 +20,73 @@ const guardMetric = math.MaxUint32
 
 // enableForwarding switches on what routing needs in the node. For IPv4 the
 // device's own switch is enough between endpoints, so ip_forward is only
-// touched by a network with a gateway, as bridge does. IPv6 forwards nothing
-// while the global switch is off (ip6_forward).
+// touched by a network with a gateway, as bridge does.
 //
 // The kernel stores the new value before it has the lock to switch the devices,
 // and puts the old one back when it has to try again (devinet_sysctl_forward).
 // Of two writers at a time each can then see the other's value as its own old
 // one, and neither switches a device. So there is one writer at a time, and
 // nobody reads meanwhile.
+//
+// To switch forwarding on sets the default of new devices as well, after the
+// devices: a default that is on says that the switch is wholly on.
 func enableForwarding(s *Spec) (err error) {
+	has4, has6 := s.families()
+	need4 := has4 && s.IsGateway && !sysctlIs("ipv4/conf/default/forwarding", "1")
+	need6 := has6 && s.IsGateway && !sysctlIs("ipv6/conf/default/forwarding", "1")
+	if has6 && !s.IsGateway {
+		if err := forceForwarding(s.Device()); err != nil {
+			return err
+		}
+	}
+	if !need4 && !need6 {
+		return nil
+	}
 	lock, err := lockFile("forwarding", true)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	has4, has6 := s.families()
-	if has4 && s.IsGateway {
-		if err := ensureSysctl("ipv4/ip_forward", "1"); err != nil {
+	if need4 {
+		if err := enableForwarding4(); err != nil {
 			return err
 		}
 	}
-	if has6 {
+	if need6 {
 		return ensureSysctl("ipv6/conf/all/forwarding", "1")
+	}
+	return nil
+}
+
+// forceForwarding lets an IPv6 network without a gateway forward between its
+// endpoints and leaves the node's switch alone, which would make the node drop
+// the default routes that it learned from router advertisements
+// (rt6_purge_dflt_routers). Before Linux 6.17 there is no such switch, and
+// such a network forwards only where the administrator has switched it on.
+func forceForwarding(device string) error {
+	err := writeSysctl("ipv6/conf/"+device+"/force_forwarding", "1")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// enableForwarding4 also completes a switch that others left half on.
+func enableForwarding4() error {
+	if err := ensureSysctl("ipv4/ip_forward", "1"); err != nil {
+		return err
+	}
+	if sysctlIs("ipv4/conf/default/forwarding", "1") {
+		return nil
+	}
+	links, err := uplinks(unix.AF_INET)
+	if err != nil {
+		return err
+	}
+	for _, link := range links {
+		if err := ensureSysctl("ipv4/conf/"+link.Attrs().Name+"/forwarding", "1"); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -189,13 +235,14 @@ func familyOf(addr netip.Addr) int {
 	return unix.AF_INET6
 }
 
-// haveGuard says whether the subnet's guard route exists.
-func haveGuard(subnet netip.Prefix) (bool, error) {
-	found := false
-	filter := nlink.RouteFilter{Family: familyOf(subnet.Addr()), Protocol: RouteProtocol}
-	err := nlink.EachRoute(filter, func(r nlink.Route) bool {
-		found = r.Type == unix.RTN_UNREACHABLE && r.Dst == subnet
-		return !found
+// guardedSubnets returns the subnets that have a guard route.
+func guardedSubnets(family int) ([]netip.Prefix, error) {
+	var subnets []netip.Prefix
+	err := nlink.EachRoute(nlink.RouteFilter{Family: family, Protocol: RouteProtocol}, func(r nlink.Route) bool {
+		if r.Type == unix.RTN_UNREACHABLE {
+			subnets = append(subnets, r.Dst)
+		}
+		return true
 	})
-	return found, err
+	return subnets, err
 }

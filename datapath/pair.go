@@ -37,9 +37,9 @@ func (e *Endpoint) Close() error {
 // CreatePair makes the veth pair and brings the host veth up, ready for an
 // IPAM plugin that speaks on the wire. Where the mode uses the programs, they
 // are attached meanwhile. It returns ErrNetns, ErrOwnNetns or
-// ErrExists (wrapped) with nothing created. A host veth of this name whose
-// other end is not in the container any more is the rest of an attachment
-// that lost its namespace, and is replaced.
+// ErrExists (wrapped) with nothing created. A host veth of this name means that
+// the attachment exists, here or in another namespace: a pair ends with either
+// of its ends.
 func CreatePair(p Pair) (*Endpoint, error) {
 	netns, err := openNetns(p.Netns)
 	if err != nil {
@@ -100,16 +100,17 @@ func createPair(p Pair, netns ns.NetNS) (*Endpoint, error) {
 	veth := e.veth()
 	err = netlink.LinkAdd(veth)
 	if errors.Is(err, unix.EEXIST) {
-		if err = e.replaceStale(); err == nil {
-			err = netlink.LinkAdd(veth)
-		}
+		err = fmt.Errorf("%s in %s or %s: %w", e.IfName, e.Netns, veth.Name, ErrExists)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("create veth pair %s: %w", veth.Name, err)
 	}
 	e.Index = veth.Index
 	if err := e.prepareHost(); err != nil {
-		return nil, errors.Join(err, netlink.LinkDel(veth))
+		if undo := netlink.LinkDel(veth); undo != nil {
+			err = fmt.Errorf("%w; delete %s: %w", err, veth.Name, undo)
+		}
+		return nil, err
 	}
 	return e, nil
 }
@@ -130,30 +131,6 @@ func (e *Endpoint) veth() *netlink.Veth {
 		PeerNamespace:    netlink.NsFd(int(e.netns.Fd())),
 		PeerMTU:          uint32(e.MTU),
 	}
-}
-
-// replaceStale decides what EEXIST means: an interface of that name in the
-// container (ErrExists), or a host veth left by an attachment whose container
-// end is gone.
-func (e *Endpoint) replaceStale() error {
-	err := e.netns.Do(func(ns.NetNS) error {
-		_, err := netlink.LinkByName(e.IfName)
-		return err
-	})
-	if err == nil {
-		return fmt.Errorf("%s in %s: %w", e.IfName, e.Netns, ErrExists)
-	}
-	if !isNotFound(err) {
-		return fmt.Errorf("look for %s in %s: %w", e.IfName, e.Netns, err)
-	}
-	link, err := netlink.LinkByName(e.Device())
-	if err != nil {
-		return fmt.Errorf("read device %s: %w", e.Device(), err)
-	}
-	if alias := link.Attrs().Alias; alias != "" && alias != e.alias() {
-		return fmt.Errorf("device %s (alias %q): %w", e.Device(), link.Attrs().Alias, ErrExists)
-	}
-	return netlink.LinkDel(link)
 }
 
 // prepareHost sets what the host veth needs whatever its addresses are.

@@ -93,13 +93,13 @@ func (e *Endpoint) entry(node *loader.Node, s *Spec, a Address) loader.Endpoint 
 // checkPrograms looks at the program and the entries of the endpoint. A kernel
 // that cannot have the programs is no finding: ADD has stepped down too.
 func (c *checker) checkPrograms() (err error) {
-	if !c.spec.direct() {
+	if c.spec.Forwarding != ForwardingDirect && c.spec.Forwarding != ForwardingAuto {
 		return nil
 	}
 	index := c.host.Attrs().Index
 	node, err := loader.Find(index)
 	if errors.Is(err, loader.ErrNotLoaded) {
-		if report := loader.Probe(); report.Err() == nil {
+		if c.spec.direct() && loader.Probe().Err() == nil {
 			c.find("program", readd, "the eBPF programs are not loaded")
 		}
 		return nil
@@ -108,8 +108,19 @@ func (c *checker) checkPrograms() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, node.Close()) }()
-	if err := node.Attached(index); err != nil {
-		c.find("program on "+c.spec.Device(), readd, "%v", err)
+	attached := node.Attached(index)
+	published, err := c.published(node)
+	if err != nil {
+		return err
+	}
+	if errors.Is(attached, loader.ErrDetached) && !published && !c.spec.direct() {
+		return nil // ADD found that netfilter was to see all traffic
+	}
+	if attached == nil && c.spec.Forwarding == ForwardingAuto && wantsNetfilter() {
+		c.find("forwarding of "+c.spec.Device(), readd, "packets pass the stack by, and bridge-nf-call-iptables has been switched on since")
+	}
+	if attached != nil {
+		c.find("program on "+c.spec.Device(), readd, "%v", attached)
 	}
 	for _, a := range c.spec.Addresses {
 		if err := c.checkEntry(node, index, a); err != nil {
@@ -117,6 +128,20 @@ func (c *checker) checkPrograms() (err error) {
 		}
 	}
 	return nil
+}
+
+// published says whether any address of the endpoint is in the map.
+func (c *checker) published(node *loader.Node) (bool, error) {
+	for _, a := range c.spec.Addresses {
+		_, err := node.Lookup(a.Addr())
+		if err == nil {
+			return true, nil
+		}
+		if !errors.Is(err, loader.ErrNotFound) {
+			return false, err
+		}
+	}
+	return false, nil
 }
 
 // checkEntry compares the map entry of an address. The container's MAC may

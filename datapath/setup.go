@@ -20,6 +20,9 @@ import (
 // the endpoint is published in the eBPF map last. When Setup fails, [Remove]
 // undoes it.
 func (e *Endpoint) Setup(s *Spec) (warnings []string, err error) {
+	if _, has6 := s.families(); has6 && !e.haveIPv6() {
+		return nil, &UnsupportedError{Key: "ipam", Reason: errNoIPv6}
+	}
 	if err := enableForwarding(s); err != nil {
 		return nil, err
 	}
@@ -118,6 +121,9 @@ func addElements(rules *nat.Ruleset, s *Spec) error {
 
 func (s *Spec) natOptions() nat.Options {
 	var options nat.Options
+	for _, a := range s.Addresses {
+		options.Addresses = append(options.Addresses, a.Addr())
+	}
 	if s.MACCheck {
 		options.MAC = s.MAC
 	}

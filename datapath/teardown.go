@@ -24,6 +24,9 @@ import (
 type Hints struct {
 	Addresses []netip.Addr   // from the lease or from prevResult
 	Subnets   []netip.Prefix // of the network, as configured or from prevResult
+	// Leases says that Addresses holds all leases of the attachment. Without
+	// it, an attachment whose device is gone is looked for in the ruleset.
+	Leases bool
 }
 
 // Remove removes everything of the attachment that it finds by name: map
@@ -42,13 +45,9 @@ func remove(owner nat.Owner, hints Hints) error {
 	if err != nil {
 		return err
 	}
-	addresses := slices.Clone(hints.Addresses)
-	if index != 0 {
-		held, err := addressesOf(index)
-		errs = append(errs, err)
-		addresses = append(addresses, held...)
-	}
-	addresses = sortedAddrs(addresses)
+	held, err := heldAddresses(owner, index, hints)
+	errs = append(errs, err)
+	addresses := sortedAddrs(append(held, hints.Addresses...))
 	errs = append(errs, unpublish(index, owner.Device, addresses))
 	deletion := deleteDevice(owner.Device, index)
 	errs = append(errs, deletion.unlisted())
@@ -76,6 +75,33 @@ func deviceIndex(name string) (int, error) {
 	return link.Attrs().Index, nil
 }
 
+// heldAddresses returns the addresses of an attachment as the kernel knows
+// them: by the routes of its device, or by the owner of the ruleset's elements.
+func heldAddresses(owner nat.Owner, index int, hints Hints) ([]netip.Addr, error) {
+	if index != 0 {
+		return addressesOf(index)
+	}
+	if hints.Leases {
+		return nil, nil
+	}
+	var held []netip.Addr
+	err := withRuleset(func(rules *nat.Ruleset) (err error) {
+		held, err = rules.Addresses(func(o nat.Owner) bool { return o.Device == owner.Device })
+		return err
+	})
+	return held, err
+}
+
+// withRuleset opens the ruleset for f.
+func withRuleset(f func(*nat.Ruleset) error) (err error) {
+	rules, err := nat.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rules.Close()) }()
+	return f(rules)
+}
+
 // addressesOf returns the addresses that are routed to a device by us.
 func addressesOf(index int) ([]netip.Addr, error) {
 	var addresses []netip.Addr
@@ -87,8 +113,9 @@ func addressesOf(index int) ([]netip.Addr, error) {
 			}
 			return true
 		})
-		if err != nil {
-			return nil, err
+		// The device may go at any moment, with its container's namespace.
+		if err != nil && !errors.Is(err, unix.ENODEV) {
+			return addresses, err
 		}
 	}
 	return addresses, nil
@@ -115,7 +142,7 @@ func unpublish(index int, device string, addresses []netip.Addr) (err error) {
 			continue
 		}
 		if err == nil {
-			err = node.Delete(addr, ep.IfIndex)
+			err = errors.Join(node.Delete(addr, ep.IfIndex), node.Forget(ep.IfIndex))
 		}
 		errs = append(errs, err)
 	}
@@ -134,13 +161,8 @@ func isDevice(index int, name string) bool {
 	return link.Attrs().Name == name
 }
 
-func removeElements(owner nat.Owner, addresses []netip.Addr) (err error) {
-	rules, err := nat.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, rules.Close()) }()
-	return rules.Remove(owner, addresses)
+func removeElements(owner nat.Owner, addresses []netip.Addr) error {
+	return withRuleset(func(rules *nat.Ruleset) error { return rules.Remove(owner, addresses) })
 }
 
 // unclaimed returns those addresses that no endpoint of this node has (now
@@ -188,22 +210,25 @@ func releaseSubnets(freed []netip.Addr, known []netip.Prefix) error {
 	return errors.Join(errs...)
 }
 
-// subnetOf finds the subnet of an address among the known ones, or, when
-// the caller knew none, among the guard routes of the node.
+// subnetOf finds the subnet of an address, the smallest one, among the known
+// ones or, when the caller knew none, among the guard routes of the node.
 func subnetOf(addr netip.Addr, known []netip.Prefix) (netip.Prefix, error) {
-	for _, subnet := range known {
-		if subnet.Contains(addr) {
-			return subnet.Masked(), nil
+	var found netip.Prefix
+	consider := func(subnet netip.Prefix) {
+		if subnet.Contains(addr) && (!found.IsValid() || subnet.Bits() > found.Bits()) {
+			found = subnet.Masked()
 		}
 	}
-	var found netip.Prefix
-	filter := nlink.RouteFilter{Family: familyOf(addr), Protocol: RouteProtocol}
-	err := nlink.EachRoute(filter, func(r nlink.Route) bool {
-		if r.Type == unix.RTN_UNREACHABLE && r.Dst.Contains(addr) {
-			found = r.Dst
-		}
-		return !found.IsValid()
-	})
+	for _, subnet := range known {
+		consider(subnet)
+	}
+	if found.IsValid() {
+		return found, nil
+	}
+	guards, err := guardedSubnets(familyOf(addr))
+	for _, subnet := range guards {
+		consider(subnet)
+	}
 	return found, err
 }
 
@@ -231,13 +256,8 @@ func releaseSubnet(subnet netip.Prefix) (err error) {
 	return nil
 }
 
-func removeSubnetElements(subnet netip.Prefix) (err error) {
-	rules, err := nat.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, rules.Close()) }()
-	return rules.RemoveNetwork([]netip.Prefix{subnet})
+func removeSubnetElements(subnet netip.Prefix) error {
+	return withRuleset(func(rules *nat.Ruleset) error { return rules.RemoveNetwork([]netip.Prefix{subnet}) })
 }
 
 // subnetInUse looks for the first host route of ours in the subnet.

@@ -24,7 +24,7 @@ var errNotUp = errors.New("device does not come up")
 // until then it drops what is sent. To ask for the device makes the kernel
 // handle it at once (rtnl_getlink, Linux 6.9), so the first look mostly suffices.
 func waitUp(index int) error {
-	for _, delay := range upDelays {
+	for i := 0; ; i++ {
 		link, err := netlink.LinkByIndex(index)
 		if err != nil {
 			return fmt.Errorf("read device %d: %w", index, err)
@@ -32,7 +32,9 @@ func waitUp(index int) error {
 		if link.Attrs().OperState == netlink.OperUp {
 			return nil
 		}
-		time.Sleep(delay)
+		if i == len(upDelays) {
+			return fmt.Errorf("wait for device %d: %w", index, errNotUp)
+		}
+		time.Sleep(upDelays[i])
 	}
-	return fmt.Errorf("wait for device %d: %w", index, errNotUp)
 }

@@ -18,24 +18,19 @@ const defaultMTU = 1500
 // 128, 192 and 256 KiB between two containers.
 const bigTCPSize = 192 << 10
 
-// uplinks returns the devices of the node's default routes. A default route
-// has the shortest prefix, which the kernel dumps first, so the cost does
-// not grow with the number of routes.
-func uplinks() ([]netlink.Link, error) {
+// uplinks returns the devices of the node's default routes of a family. IPv4
+// routes come in the order of their address, 0.0.0.0 first, so the cost does
+// not grow with the number of routes; IPv6 default routes come last.
+func uplinks(family int) ([]netlink.Link, error) {
 	indexes := map[int]bool{}
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		err := nlink.EachRoute(nlink.RouteFilter{Family: family}, func(r nlink.Route) bool {
-			if r.Dst.Bits() != 0 {
-				return false
-			}
-			if r.Device != 0 {
-				indexes[r.Device] = true
-			}
-			return true
-		})
-		if err != nil {
-			return nil, err
+	err := nlink.EachRoute(nlink.RouteFilter{Family: family}, func(r nlink.Route) bool {
+		if r.Dst.Bits() == 0 && r.Device != 0 {
+			indexes[r.Device] = true
 		}
+		return family == unix.AF_INET6 || r.Dst.Addr().IsUnspecified()
+	})
+	if err != nil {
+		return nil, err
 	}
 	links := make([]netlink.Link, 0, len(indexes))
 	for index := range indexes {
@@ -48,6 +43,15 @@ func uplinks() ([]netlink.Link, error) {
 	return links, nil
 }
 
+// anyUplinks returns the IPv4 uplinks, or the IPv6 ones of a node without.
+func anyUplinks() ([]netlink.Link, error) {
+	links, err := uplinks(unix.AF_INET)
+	if err != nil || len(links) > 0 {
+		return links, err
+	}
+	return uplinks(unix.AF_INET6)
+}
+
 // deviceLimits resolves MTU and offload size of a pair against the uplinks.
 // An offload size of 0 means the kernel's own.
 func deviceLimits(p Pair) (mtu int, offload uint32, err error) {
@@ -55,11 +59,11 @@ func deviceLimits(p Pair) (mtu int, offload uint32, err error) {
 	if mtu != 0 && p.BigTCP != BigTCPAuto {
 		return mtu, offloadSize(p.BigTCP == BigTCPOn), nil
 	}
-	links, err := uplinks()
+	links, err := anyUplinks()
 	if err != nil {
 		return 0, 0, err
 	}
-	big := p.BigTCP != BigTCPOff
+	big := p.BigTCP == BigTCPOn || p.BigTCP == BigTCPAuto && len(links) > 0
 	least := defaultMTU
 	for _, link := range links {
 		attrs := link.Attrs()

@@ -66,6 +66,7 @@ func attach(args []string, stdout, stderr io.Writer) error {
 	flags.StringVar(&opts.Plugins, "plugins", "", "directory of the reference plugins (default: built from the module proxy)")
 	flags.IntVar(&opts.Rounds, "rounds", opts.Rounds, "paired rounds at 200 endpoints; a third of them at the other sizes")
 	flags.IntVar(&opts.BridgeMax, "bridge-max", opts.BridgeMax, "greatest number of endpoints for the bridge")
+	flags.BoolVar(&opts.BridgeNetfilter, "bridge-netfilter", false, "nodes with bridge-nf-call-iptables 1: forwarding is tracked, else direct")
 	flags.Uint64Var(&opts.Seed, "seed", opts.Seed, "seed of the order in a round and of the intervals")
 	flags.Func("sizes", fmt.Sprintf("numbers of endpoints to measure at, ascending (default %v)", opts.Sizes), func(text string) (err error) {
 		opts.Sizes, err = parseSizes(text)

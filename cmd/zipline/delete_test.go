@@ -117,7 +117,7 @@ func TestDeletionWithoutTheDelegate(t *testing.T) {
 	if err := os.Rename(recorder, recorder+".gone"); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, p.Invoke(t, "DEL", config), 50, "", "recorder")
+	wantError(t, p.Invoke(t, "DEL", config), 106, "", "recorder")
 	top.Node.MustRun(t, "rm", "/run/recorder")
 	top.wantNothingLeft(t, fresh)
 	if err := os.Rename(recorder+".gone", recorder); err != nil {

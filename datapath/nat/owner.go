@@ -96,6 +96,10 @@ func parseMAC(comment string) net.HardwareAddr {
 	return mac
 }
 
+// OwnerOf says whether an element with this owner is an endpoint's of the
+// network; a long network name is shortened in comments.
+func (o Owner) OwnerOf(network string) bool { return o.Network == networkWord(network) }
+
 // networkWord is the network's name as it appears in comments.
 func networkWord(name string) string {
 	name = strings.Map(printable, strings.ReplaceAll(name, " ", "_"))

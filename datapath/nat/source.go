@@ -35,6 +35,11 @@ type Source struct {
 
 // Options are what an endpoint asks for beside translation.
 type Options struct {
+	// Addresses are all addresses of the endpoint. What the ruleset still holds
+	// of one that is neither translated nor isolated is deleted; if it is
+	// another endpoint's, Add returns an OwnedError. Optional.
+	Addresses []netip.Addr
+
 	// Isolated are the endpoint's addresses, each with the length of its
 	// subnet, that neither reach nor are reached by other isolated addresses
 	// of that subnet ("portIsolation"). Optional. It needs no Source.
