@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/skel"
@@ -91,6 +93,9 @@ type delegate struct {
 }
 
 func (d *delegate) add() (*lease, error) {
+	if err := d.find(); err != nil {
+		return nil, err
+	}
 	r, err := invoke.DelegateAdd(context.Background(), d.name, d.stdin, nil)
 	if err != nil {
 		return nil, d.error(err)
@@ -102,20 +107,26 @@ func (d *delegate) add() (*lease, error) {
 	return leaseOfResult(converted)
 }
 
-func (d *delegate) del() error {
-	return d.error(invoke.DelegateDel(context.Background(), d.name, d.stdin, nil))
+func (d *delegate) del() error                    { return d.run(invoke.DelegateDel) }
+func (d *delegate) check() error                  { return d.run(invoke.DelegateCheck) }
+func (d *delegate) status() error                 { return d.run(invoke.DelegateStatus) }
+func (d *delegate) gc([]types.GCAttachment) error { return d.run(invoke.DelegateGC) }
+
+// run executes a verb without a result.
+func (d *delegate) run(verb func(context.Context, string, []byte, invoke.Exec) error) error {
+	if err := d.find(); err != nil {
+		return err
+	}
+	return d.error(verb(context.Background(), d.name, d.stdin, nil))
 }
 
-func (d *delegate) check() error {
-	return d.error(invoke.DelegateCheck(context.Background(), d.name, d.stdin, nil))
-}
-
-func (d *delegate) status() error {
-	return d.error(invoke.DelegateStatus(context.Background(), d.name, d.stdin, nil))
-}
-
-func (d *delegate) gc([]types.GCAttachment) error {
-	return d.error(invoke.DelegateGC(context.Background(), d.name, d.stdin, nil))
+// find says in our words that the plugin is missing.
+func (d *delegate) find() error {
+	path := os.Getenv("CNI_PATH")
+	if _, err := invoke.FindInPath(d.name, filepath.SplitList(path)); err != nil {
+		return newError(types.ErrPluginNotAvailable, d.name, "IPAM plugin %s is not in CNI_PATH (%s)", d.name, path)
+	}
+	return nil
 }
 
 func (*delegate) held() ([]netip.Addr, error) { return nil, nil }
