@@ -76,6 +76,7 @@ func TestDeletionLeavesNothing(t *testing.T) {
 				}
 				top.del(first)
 				top.wantNothingLeft(t, fresh)
+				wantEmptyMaps(t, top)
 			})
 		}
 	}
@@ -156,5 +157,50 @@ func TestDeletionSparesOthers(t *testing.T) {
 	}
 	for _, f := range families {
 		reach(t, &p.Namespace, top.Outside, f.outside)
+	}
+}
+
+// TestDeletionOfAnotherManagersAddresses has addresses that only the kernel
+// knows, and a DEL that is told nothing: no namespace, no result, no device.
+func TestDeletionOfAnotherManagersAddresses(t *testing.T) {
+	static := map[string]any{"type": "static", "addresses": []map[string]string{
+		{"address": "10.77.0.5/24", "gateway": "10.77.0.1"}, {"address": "fd00:77::5/64", "gateway": "fd00:77::1"},
+	}}
+	remove := map[string]func(t *testing.T, top *topology, p *pod){
+		"by DEL": func(t *testing.T, top *topology, p *pod) {
+			inv := p.Invocation("DEL", p.config)
+			inv.Netns = ""
+			if err := top.Node.Invoke(t, inv).Err(); err != nil {
+				t.Error(err)
+			}
+		},
+		"by GC": func(t *testing.T, _ *topology, p *pod) {
+			config := setKeys(p.config, map[string]any{"cni.dev/valid-attachments": []any{}})
+			mustSucceed(t, "GC", p.Invoke(t, "GC", config))
+		},
+	}
+	for _, v := range tiers {
+		for name, f := range remove {
+			t.Run(v.name+" "+name, func(t *testing.T) {
+				t.Parallel()
+				top := newTopology(t, v, testrig.Options{})
+				fresh := top.Node.Snapshot(t)
+				p := top.attach(network{ipam: static})
+				p.MustRun(t, "ip", "link", "del", testrig.IfName)
+				f(t, top, p)
+				top.wantNothingLeft(t, fresh)
+				wantEmptyMaps(t, top)
+			})
+		}
+	}
+}
+
+// wantEmptyMaps checks that no entry of any endpoint is left in the maps.
+func wantEmptyMaps(t *testing.T, top *topology) {
+	t.Helper()
+	out := top.Node.MustRun(t, "sh", "-c", `for m in /sys/fs/bpf/zipline/*/v1/endpoints /sys/fs/bpf/zipline/*/v1/devices; do
+		[ -e "$m" ] || continue; bpftool -j map dump pinned "$m"; done`)
+	if left := strings.Trim(out, "[]\n "); left != "" {
+		t.Errorf("entries left in the maps: %s", left)
 	}
 }
