@@ -31,8 +31,11 @@ bench: build ## measure ADD and DEL against the bridge plugin (root)
 generate: ## rebuild the eBPF objects with the pinned clang
 	BPF2GO_CC=$(CLANG) $(GO) generate ./bpf
 
-generate-check: generate ## prove that the committed eBPF objects are what the sources give
-	@test -z "$$(git status --porcelain -- bpf)" || { git status --short -- bpf; git diff -- bpf | head -50; echo "run 'make generate' with $(CLANG) and commit bpf/"; exit 1; }
+# Only a laptop without the pinned clang may leave this out; CI may not.
+generate-check: ## prove that the committed eBPF objects are what the sources give
+	@if [ -z "$$CI" ] && ! command -v $(CLANG) >/dev/null; then echo "no $(CLANG): the eBPF objects are not compared"; exit 0; fi; \
+	$(MAKE) --no-print-directory generate && \
+	test -z "$$(git status --porcelain -- bpf)" || { git status --short -- bpf; git diff -- bpf | head -50; echo "run 'make generate' with $(CLANG) and commit bpf/"; exit 1; }
 
 lint: ## check format, vet and the module files
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt"; exit 1; }
