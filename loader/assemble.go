@@ -4,7 +4,7 @@ package loader
 
 import (
 	"cmp"
-
+	"errors"
 	"fmt"
 	"slices"
 
@@ -175,8 +175,15 @@ func (n *Node) recover(index int) error {
 
 func (n *Node) recoverSet(rec *record, index int) (*set, error) {
 	if index != 0 {
-		if s, err := n.attachedSet(index); err == nil {
+		s, err := n.attachedSet(index)
+		if err == nil {
 			return s, nil
+		}
+		// Nothing of a device without a program is published, so a node without
+		// a record need not be searched: that would cost a look at every device
+		// for each DEL on a node whose endpoints use no program.
+		if rec == nil && errors.Is(err, errNoProgram) {
+			return nil, ErrNotLoaded
 		}
 	}
 	if rec != nil {

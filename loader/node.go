@@ -66,6 +66,19 @@ func (s Site) Open(index int) (_ *Node, err error) {
 	return node, nil
 }
 
+// Recorded says whether programs were ever published on this node, as far as
+// /run remembers: a cheap answer where searching every device is too much.
+func Recorded() bool { return Site{}.recorded() }
+
+func (s Site) recorded() bool {
+	name, err := nodeName()
+	if err != nil {
+		return false
+	}
+	_, err = readRecord(nodeDir(s.runDir(), name))
+	return err == nil
+}
+
 // Find opens the node's programs and maps without loading, pinning, replacing
 // or attaching anything. The index of a device helps to find them where no pins
 // are visible; 0 is no help. Returns [ErrNotLoaded] where there is nothing.
