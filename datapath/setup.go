@@ -38,6 +38,9 @@ func (e *Endpoint) Setup(s *Spec) (warnings []string, err error) {
 	if err := waitUp(e.Index); err != nil {
 		return nil, err
 	}
+	if err := e.waitLocal(s); err != nil {
+		return nil, err
+	}
 	return e.publish(s)
 }
 

@@ -5,9 +5,11 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // upDelays are the pauses between looks at a device that is not up yet; the
@@ -17,7 +19,10 @@ var upDelays = []time.Duration{
 	50 * time.Millisecond, 500 * time.Millisecond, time.Second, time.Second,
 }
 
-var errNotUp = errors.New("device does not come up")
+var (
+	errNotUp    = errors.New("device does not come up")
+	errNotLocal = errors.New("the kernel does not take the address into use")
+)
 
 // waitUp waits until a device can send. The end of a pair that was opened
 // first is only activated when the kernel has handled the carrier's event;
@@ -34,6 +39,41 @@ func waitUp(index int) error {
 		}
 		if i == len(upDelays) {
 			return fmt.Errorf("wait for device %d: %w", index, errNotUp)
+		}
+		time.Sleep(upDelays[i])
+	}
+}
+
+// waitLocal waits until the node answers for its IPv6 addresses on the device:
+// the kernel enters them into its routes after it has accepted them
+// (addrconf_dad_work), and nobody answers a solicitation until then.
+func (e *Endpoint) waitLocal(s *Spec) error {
+	if _, has6 := s.families(); !has6 {
+		return nil
+	}
+	if err := waitLocal(linkLocal(e.HostMAC), e.Index); err != nil {
+		return err
+	}
+	for _, gw := range s.gateways() {
+		if gw.Is4() {
+			continue
+		}
+		if err := waitLocal(gw, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waitLocal waits for a local route to an address; index is for link-local ones.
+func waitLocal(addr netip.Addr, index int) error {
+	for i := 0; ; i++ {
+		routes, err := netlink.RouteGetWithOptions(ipOf(addr), &netlink.RouteGetOptions{OifIndex: index})
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if i == len(upDelays) {
+			return fmt.Errorf("wait for address %s: %w", addr, errors.Join(errNotLocal, err))
 		}
 		time.Sleep(upDelays[i])
 	}
