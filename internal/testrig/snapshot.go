@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Snapshot is the state of a node as lines of text, each beginning with the kind
@@ -24,6 +25,7 @@ type Snapshot []string
 // kernel learns or ages by itself is left out, and so are container paths.
 func (n *Node) Snapshot(tb testing.TB) Snapshot {
 	tb.Helper()
+	n.awaitAddresses(tb)
 	var s Snapshot
 	s.add("link", n.lines(tb, stripLink, "ip", "-o", "-d", "link"))
 	s.add("address", n.lines(tb, stripIndex, "ip", "-o", "addr"))
@@ -43,6 +45,24 @@ func (n *Node) Snapshot(tb testing.TB) Snapshot {
 	s.add("endpoint", n.endpoints(tb, s))
 	slices.Sort(s)
 	return slices.Compact(s)
+}
+
+// awaitAddresses waits until the kernel has entered the local routes of all IPv6
+// addresses of devices that are up, which a work queue does some time after the
+// address was added.
+func (n *Node) awaitAddresses(tb testing.TB) {
+	tb.Helper()
+	for deadline := time.Now().Add(Timeout); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		local := n.MustRun(tb, "ip", "-6", "route", "show", "table", "local")
+		missing := false
+		for _, match := range address6.FindAllStringSubmatch(n.MustRun(tb, "ip", "-6", "-o", "addr", "show", "up"), -1) {
+			missing = missing || !strings.Contains(local, "local "+match[1]+" ")
+		}
+		if !missing {
+			return
+		}
+	}
+	// What is still missing then is part of the snapshot.
 }
 
 // Diff returns what differs: "- " and a line that only s has, "+ " and a line
@@ -93,12 +113,13 @@ func (s *Snapshot) add(kind string, lines []string) {
 }
 
 var (
-	index   = regexp.MustCompile(`^\d+: `)
-	peer    = regexp.MustCompile(`@\S+?([: ])|link-netns(id)? \S+|qdisc \S+|qlen \d+|numtxqueues \d+|numrxqueues \d+`)
-	spaces  = regexp.MustCompile(`\s+`)
-	states  = regexp.MustCompile(` (REACHABLE|STALE|DELAY|PROBE|router)\b`)
-	timers  = regexp.MustCompile(` (expires|used) \S+|proto kernel_|valid_lft \S+ preferred_lft \S+`)
-	unquiet = regexp.MustCompile(`nf_conntrack_count|nf_flowtable|stable_secret|/neigh/`)
+	index    = regexp.MustCompile(`^\d+: `)
+	peer     = regexp.MustCompile(`@\S+?([: ])|link-netns(id)? \S+|qdisc \S+|qlen \d+|numtxqueues \d+|numrxqueues \d+`)
+	address6 = regexp.MustCompile(`inet6 ([0-9a-f:]+)/`)
+	spaces   = regexp.MustCompile(`\s+`)
+	states   = regexp.MustCompile(` (REACHABLE|STALE|DELAY|PROBE|router)\b`)
+	timers   = regexp.MustCompile(` (expires|used) \S+|proto kernel_|valid_lft \S+ preferred_lft \S+`)
+	unquiet  = regexp.MustCompile(`nf_conntrack_count|nf_flowtable|stable_secret|/neigh/`)
 )
 
 func stripSpace(line string) string {
