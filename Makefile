@@ -20,7 +20,7 @@ demo: setup ## attach containers in a private node and show the traffic
 	$(GO) run ./internal/demo
 
 test: setup lint generate-check ## run every test (root)
-	$(GO) test -timeout 50m ./...
+	$(GO) test -p 1 -timeout 50m ./...
 
 fuzz: ## run each fuzz target for FUZZTIME (default 20s)
 	.ci/fuzz $(or $(FUZZTIME),20s)
