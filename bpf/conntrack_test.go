@@ -75,7 +75,7 @@ func testTracked(t *testing.T, protocol byte, v6 bool) {
 			t.Errorf("%s: %q, want %q", what, have, want)
 		}
 	}
-	const known, unknown = ZiplineReasonREASON_NEXT_TRACKED, ZiplineReasonREASON_DIRECT
+	const known, unknown = ZiplineReasonREASON_NEXT_NOT_ESTABLISHED, ZiplineReasonREASON_DIRECT
 	want("a flow before it is known", send(a, server, clientPort), unknown)
 	w.track(t, protocol, [2]netip.AddrPort{client, server}, [2]netip.AddrPort{server, client})
 	want("the original direction", send(a, server, clientPort), known)

@@ -117,12 +117,12 @@ func (r *rules) largest(ip []byte, header, l4 int, protocol byte) (int, bool) {
 		return 0, false
 	}
 	switch {
+	case protocol == unix.IPPROTO_TCP && (len(ip) < l4+14 || ip[l4+12]>>4 < 5):
+		return 0, false
 	case r.gso == 0:
 		return len(ip), true
 	case protocol == unix.IPPROTO_UDP:
 		return header + 8 + r.gso, true
-	case len(ip) < l4+13 || ip[l4+12]>>4 < 5:
-		return 0, false
 	default:
 		return header + int(ip[l4+12]>>4)*4 + r.gso, true
 	}

@@ -15,13 +15,14 @@ type Hook uint8
 const (
 	HookEndpoint Hook = iota
 	HookUplink
+	HookDevice
 )
 
 // Reasons is the number of rows that a hook has in the counters map, and Hooks
 // the number of hooks: the row of a counter is hook * Reasons + reason.
 const (
 	Reasons = 128
-	Hooks   = 2
+	Hooks   = 3
 )
 
 // Verdict is what became of a packet.
@@ -104,6 +105,27 @@ var reasonNames = map[Reason]string{
 	ZiplineReasonREASON_NEXT_NETWORK:      "destination in another network",
 	ZiplineReasonREASON_NEXT_NOT_DIRECT:   "an end without direct forwarding",
 	ZiplineReasonREASON_NEXT_MTU:          "larger than the destination's mtu",
-	ZiplineReasonREASON_NEXT_TRACKED:      "flow known to conntrack",
 	ZiplineReasonREASON_NEXT_CONNTRACK:    "conntrack lookup refused",
+
+	ZiplineReasonREASON_TRACKED_LOCAL:        "established flow carried to a container",
+	ZiplineReasonREASON_TRACKED_UPLINK:       "established flow carried to an uplink",
+	ZiplineReasonREASON_DROP_REWRITE:         "translated in part only",
+	ZiplineReasonREASON_NEXT_UNTRACKED:       "flow unknown to conntrack",
+	ZiplineReasonREASON_NEXT_NOT_ESTABLISHED: "flow not established",
+	ZiplineReasonREASON_NEXT_TCP_FLAGS:       "syn, fin or rst of a known flow",
+	ZiplineReasonREASON_NEXT_CHECK_IN:        "flow checks in with the stack",
+	ZiplineReasonREASON_NEXT_SLOW_MARK:       "kept in the stack by its conntrack mark",
+	ZiplineReasonREASON_NEXT_HELPER:          "flow with a conntrack helper",
+	ZiplineReasonREASON_NEXT_OFFLOADED:       "flow in a flowtable",
+	ZiplineReasonREASON_NEXT_NOT_TRACKED:     "an end forwarded by the kernel",
+	ZiplineReasonREASON_NEXT_ROUTE:           "no plain route",
+	ZiplineReasonREASON_NEXT_NEIGHBOUR:       "mac of the next hop unknown",
+	ZiplineReasonREASON_NEXT_NOT_UPLINK:      "route to a device that is no uplink",
+	ZiplineReasonREASON_NEXT_POLICY_ROUTES:   "node with ip rules of its own",
+	ZiplineReasonREASON_NEXT_XFRM:            "node with ipsec policies",
+	ZiplineReasonREASON_NEXT_CHECKSUM:        "checksum that the kernel cannot mend",
+	ZiplineReasonREASON_NEXT_NONLINEAR:       "headers not in the linear part",
+	ZiplineReasonREASON_NEXT_ADMITTED:        "came through the stack, flow admitted",
+	ZiplineReasonREASON_NEXT_TIMEOUT:         "timeout that conntrack did not choose",
+	ZiplineReasonREASON_NEXT_OWN_SOURCE:      "from outside with the source of a container here",
 }

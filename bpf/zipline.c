@@ -9,6 +9,7 @@
  */
 
 #include "lib/types.h"
+#include "lib/kernel.h"
 #include "headers/bpf_helpers.h"
 #include "headers/bpf_endian.h"
 #include "lib/reason.h"
@@ -18,7 +19,11 @@
 #include "lib/source.h"
 #include "lib/arp.h"
 #include "lib/conntrack.h"
+#include "lib/admission.h"
+#include "lib/flow.h"
 #include "lib/local.h"
+#include "lib/rewrite.h"
+#include "lib/forward.h"
 #include "lib/nd.h"
 #include "lib/ipv4.h"
 #include "lib/ipv6.h"
@@ -53,7 +58,54 @@ static __always_inline int endpoint_handle(struct __sk_buff *skb)
 SEC("tc")
 int from_endpoint(struct __sk_buff *skb)
 {
+	skb->tc_index = 0;
 	return verdict(skb, HOOK_ENDPOINT, endpoint_handle(skb));
+}
+
+static __always_inline int uplink_handle(struct __sk_buff *skb)
+{
+	switch (skb->protocol) {
+	case bpf_htons(ETH_P_IP):
+		return ipv4_from_uplink(skb);
+	case bpf_htons(ETH_P_IPV6):
+		return ipv6_from_uplink(skb);
+	}
+	return -REASON_NEXT_ETHERTYPE;
+}
+
+/* Attached to the ingress of every uplink: what comes from outside. */
+SEC("tc")
+int from_uplink(struct __sk_buff *skb)
+{
+	skb->tc_index = 0;
+	return verdict(skb, HOOK_UPLINK, uplink_handle(skb));
+}
+
+static __always_inline int device_handle(struct __sk_buff *skb, __u32 directions)
+{
+	switch (skb->protocol) {
+	case bpf_htons(ETH_P_IP):
+		return ipv4_to_device(skb, directions);
+	case bpf_htons(ETH_P_IPV6):
+		return ipv6_to_device(skb, directions);
+	}
+	return -REASON_NEXT_ETHERTYPE;
+}
+
+/*
+ * Attached to the egress of host veths and uplinks: sees which packets came
+ * through the stack. Those that nobody asked about (the node's own, those that
+ * the other programs carry) are not even counted.
+ */
+SEC("tc")
+int to_device(struct __sk_buff *skb)
+{
+	__u32 admit = skb->tc_index;
+
+	if ((admit & ~ADMIT_DIRECTIONS) != ADMIT)
+		return TC_ACT_UNSPEC;
+	skb->tc_index = 0;
+	return verdict(skb, HOOK_DEVICE, device_handle(skb, admit & ADMIT_DIRECTIONS));
 }
 
 /*
@@ -68,8 +120,10 @@ int probe_conntrack(struct __sk_buff *skb)
 	struct nf_conn *ct;
 
 	ct = bpf_skb_ct_lookup(skb, &tuple, sizeof(tuple.ipv4), &opts, sizeof(opts));
-	if (ct)
+	if (ct) {
+		bpf_ct_change_timeout(ct, 0);
 		bpf_ct_release(ct);
+	}
 	return TC_ACT_UNSPEC;
 }
 

@@ -33,48 +33,75 @@ type ZiplineDevice struct {
 }
 
 type ZiplineEndpoint struct {
-	_       structs.HostLayout
-	Ifindex uint32
-	Mtu     uint32
-	Network uint64
-	Mac     [6]uint8
-	HostMac [6]uint8
-	Flags   uint32
+	_            structs.HostLayout
+	Ifindex      uint32
+	Mtu          uint32
+	Network      uint64
+	Mac          [6]uint8
+	HostMac      [6]uint8
+	Flags        uint32
+	SlowPathMark uint32
+	Pad          uint32
 }
 
 type ZiplineReason uint32
 
 const (
-	ZiplineReasonREASON_DIRECT            ZiplineReason = 1
-	ZiplineReasonREASON_ARP_REPLY         ZiplineReason = 2
-	ZiplineReasonREASON_ND_REPLY          ZiplineReason = 3
-	ZiplineReasonREASON_DROP_FIRST        ZiplineReason = 32
-	ZiplineReasonREASON_DROP_SOURCE       ZiplineReason = 32
-	ZiplineReasonREASON_DROP_MAC          ZiplineReason = 33
-	ZiplineReasonREASON_DROP_ARP          ZiplineReason = 34
-	ZiplineReasonREASON_DROP_VLAN         ZiplineReason = 35
-	ZiplineReasonREASON_NEXT_FIRST        ZiplineReason = 64
-	ZiplineReasonREASON_NEXT_ETHERTYPE    ZiplineReason = 64
-	ZiplineReasonREASON_NEXT_VLAN         ZiplineReason = 65
-	ZiplineReasonREASON_NEXT_MALFORMED    ZiplineReason = 66
-	ZiplineReasonREASON_NEXT_ARP          ZiplineReason = 67
-	ZiplineReasonREASON_NEXT_ND           ZiplineReason = 68
-	ZiplineReasonREASON_NEXT_STACK_SOURCE ZiplineReason = 69
-	ZiplineReasonREASON_NEXT_UNCHECKED    ZiplineReason = 70
-	ZiplineReasonREASON_NEXT_GROUP        ZiplineReason = 71
-	ZiplineReasonREASON_NEXT_OTHERHOST    ZiplineReason = 72
-	ZiplineReasonREASON_NEXT_FRAGMENT     ZiplineReason = 73
-	ZiplineReasonREASON_NEXT_OPTIONS      ZiplineReason = 74
-	ZiplineReasonREASON_NEXT_TTL          ZiplineReason = 75
-	ZiplineReasonREASON_NEXT_PROTOCOL     ZiplineReason = 76
-	ZiplineReasonREASON_NEXT_NO_ENDPOINT  ZiplineReason = 77
-	ZiplineReasonREASON_NEXT_SELF         ZiplineReason = 78
-	ZiplineReasonREASON_NEXT_NETWORK      ZiplineReason = 79
-	ZiplineReasonREASON_NEXT_NOT_DIRECT   ZiplineReason = 80
-	ZiplineReasonREASON_NEXT_MTU          ZiplineReason = 81
-	ZiplineReasonREASON_NEXT_TRACKED      ZiplineReason = 82
-	ZiplineReasonREASON_NEXT_CONNTRACK    ZiplineReason = 83
+	ZiplineReasonREASON_DIRECT               ZiplineReason = 1
+	ZiplineReasonREASON_ARP_REPLY            ZiplineReason = 2
+	ZiplineReasonREASON_ND_REPLY             ZiplineReason = 3
+	ZiplineReasonREASON_TRACKED_LOCAL        ZiplineReason = 4
+	ZiplineReasonREASON_TRACKED_UPLINK       ZiplineReason = 5
+	ZiplineReasonREASON_DROP_FIRST           ZiplineReason = 32
+	ZiplineReasonREASON_DROP_SOURCE          ZiplineReason = 32
+	ZiplineReasonREASON_DROP_MAC             ZiplineReason = 33
+	ZiplineReasonREASON_DROP_ARP             ZiplineReason = 34
+	ZiplineReasonREASON_DROP_VLAN            ZiplineReason = 35
+	ZiplineReasonREASON_DROP_REWRITE         ZiplineReason = 36
+	ZiplineReasonREASON_NEXT_FIRST           ZiplineReason = 64
+	ZiplineReasonREASON_NEXT_ETHERTYPE       ZiplineReason = 64
+	ZiplineReasonREASON_NEXT_VLAN            ZiplineReason = 65
+	ZiplineReasonREASON_NEXT_MALFORMED       ZiplineReason = 66
+	ZiplineReasonREASON_NEXT_ARP             ZiplineReason = 67
+	ZiplineReasonREASON_NEXT_ND              ZiplineReason = 68
+	ZiplineReasonREASON_NEXT_STACK_SOURCE    ZiplineReason = 69
+	ZiplineReasonREASON_NEXT_UNCHECKED       ZiplineReason = 70
+	ZiplineReasonREASON_NEXT_GROUP           ZiplineReason = 71
+	ZiplineReasonREASON_NEXT_OTHERHOST       ZiplineReason = 72
+	ZiplineReasonREASON_NEXT_FRAGMENT        ZiplineReason = 73
+	ZiplineReasonREASON_NEXT_OPTIONS         ZiplineReason = 74
+	ZiplineReasonREASON_NEXT_TTL             ZiplineReason = 75
+	ZiplineReasonREASON_NEXT_PROTOCOL        ZiplineReason = 76
+	ZiplineReasonREASON_NEXT_NO_ENDPOINT     ZiplineReason = 77
+	ZiplineReasonREASON_NEXT_SELF            ZiplineReason = 78
+	ZiplineReasonREASON_NEXT_NETWORK         ZiplineReason = 79
+	ZiplineReasonREASON_NEXT_NOT_DIRECT      ZiplineReason = 80
+	ZiplineReasonREASON_NEXT_MTU             ZiplineReason = 81
+	ZiplineReasonREASON_NEXT_CONNTRACK       ZiplineReason = 83
+	ZiplineReasonREASON_NEXT_UNTRACKED       ZiplineReason = 84
+	ZiplineReasonREASON_NEXT_NOT_ESTABLISHED ZiplineReason = 85
+	ZiplineReasonREASON_NEXT_TCP_FLAGS       ZiplineReason = 86
+	ZiplineReasonREASON_NEXT_CHECK_IN        ZiplineReason = 87
+	ZiplineReasonREASON_NEXT_SLOW_MARK       ZiplineReason = 88
+	ZiplineReasonREASON_NEXT_HELPER          ZiplineReason = 89
+	ZiplineReasonREASON_NEXT_OFFLOADED       ZiplineReason = 90
+	ZiplineReasonREASON_NEXT_NOT_TRACKED     ZiplineReason = 91
+	ZiplineReasonREASON_NEXT_ROUTE           ZiplineReason = 92
+	ZiplineReasonREASON_NEXT_NEIGHBOUR       ZiplineReason = 93
+	ZiplineReasonREASON_NEXT_NOT_UPLINK      ZiplineReason = 94
+	ZiplineReasonREASON_NEXT_POLICY_ROUTES   ZiplineReason = 95
+	ZiplineReasonREASON_NEXT_XFRM            ZiplineReason = 96
+	ZiplineReasonREASON_NEXT_CHECKSUM        ZiplineReason = 97
+	ZiplineReasonREASON_NEXT_NONLINEAR       ZiplineReason = 98
+	ZiplineReasonREASON_NEXT_ADMITTED        ZiplineReason = 99
+	ZiplineReasonREASON_NEXT_TIMEOUT         ZiplineReason = 100
+	ZiplineReasonREASON_NEXT_OWN_SOURCE      ZiplineReason = 101
 )
+
+type ZiplineUplink struct {
+	_     structs.HostLayout
+	Flags uint32
+}
 
 // Names of all BPF objects in the ELF.
 //
@@ -83,10 +110,14 @@ const (
 	ZiplineMapCounters        = "counters"
 	ZiplineMapDevices         = "devices"
 	ZiplineMapEndpoints       = "endpoints"
+	ZiplineMapUplinks         = "uplinks"
 	ZiplineProgFromEndpoint   = "from_endpoint"
+	ZiplineProgFromUplink     = "from_uplink"
 	ZiplineProgProbeConntrack = "probe_conntrack"
+	ZiplineProgToDevice       = "to_device"
 	ZiplineVarHaveConntrack   = "have_conntrack"
 	ZiplineVarReasonType      = "reason_type"
+	ZiplineVarTickHz          = "tick_hz"
 )
 
 // LoadZipline returns the embedded CollectionSpec for Zipline.
@@ -132,7 +163,9 @@ type ZiplineSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type ZiplineProgramSpecs struct {
 	FromEndpoint   *ebpf.ProgramSpec `ebpf:"from_endpoint"`
+	FromUplink     *ebpf.ProgramSpec `ebpf:"from_uplink"`
 	ProbeConntrack *ebpf.ProgramSpec `ebpf:"probe_conntrack"`
+	ToDevice       *ebpf.ProgramSpec `ebpf:"to_device"`
 }
 
 // ZiplineMapSpecs contains maps before they are loaded into the kernel.
@@ -142,6 +175,7 @@ type ZiplineMapSpecs struct {
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Devices   *ebpf.MapSpec `ebpf:"devices"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
+	Uplinks   *ebpf.MapSpec `ebpf:"uplinks"`
 }
 
 // ZiplineVariableSpecs contains global variables before they are loaded into the kernel.
@@ -150,6 +184,7 @@ type ZiplineMapSpecs struct {
 type ZiplineVariableSpecs struct {
 	HaveConntrack *ebpf.VariableSpec `ebpf:"have_conntrack"`
 	ReasonType    *ebpf.VariableSpec `ebpf:"reason_type"`
+	TickHz        *ebpf.VariableSpec `ebpf:"tick_hz"`
 }
 
 // ZiplineObjects contains all objects after they have been loaded into the kernel.
@@ -175,6 +210,7 @@ type ZiplineMaps struct {
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Devices   *ebpf.Map `ebpf:"devices"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
+	Uplinks   *ebpf.Map `ebpf:"uplinks"`
 }
 
 func (m *ZiplineMaps) Close() error {
@@ -182,6 +218,7 @@ func (m *ZiplineMaps) Close() error {
 		m.Counters,
 		m.Devices,
 		m.Endpoints,
+		m.Uplinks,
 	)
 }
 
@@ -191,6 +228,7 @@ func (m *ZiplineMaps) Close() error {
 type ZiplineVariables struct {
 	HaveConntrack *ebpf.Variable `ebpf:"have_conntrack"`
 	ReasonType    *ebpf.Variable `ebpf:"reason_type"`
+	TickHz        *ebpf.Variable `ebpf:"tick_hz"`
 }
 
 // ZiplinePrograms contains all programs after they have been loaded into the kernel.
@@ -198,13 +236,17 @@ type ZiplineVariables struct {
 // It can be passed to LoadZiplineObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ZiplinePrograms struct {
 	FromEndpoint   *ebpf.Program `ebpf:"from_endpoint"`
+	FromUplink     *ebpf.Program `ebpf:"from_uplink"`
 	ProbeConntrack *ebpf.Program `ebpf:"probe_conntrack"`
+	ToDevice       *ebpf.Program `ebpf:"to_device"`
 }
 
 func (p *ZiplinePrograms) Close() error {
 	return _ZiplineClose(
 		p.FromEndpoint,
+		p.FromUplink,
 		p.ProbeConntrack,
+		p.ToDevice,
 	)
 }
 

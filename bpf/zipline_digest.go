@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "4ea30ab89e0da4e18c627b02ce6a6f80"
+const digest = "4dd52fb9547f636f1a0193a8eaa633c3"

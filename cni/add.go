@@ -97,6 +97,9 @@ func (c *Config) spec(pair datapath.Pair, l *lease) (*datapath.Spec, error) {
 		DAD:       c.EnableDAD,
 		MACCheck:  c.MACSpoofCheck,
 		Isolated:  c.PortIsolation,
+
+		Uplinks:      c.Uplinks,
+		SlowPathMark: uint32(c.SlowPathMark),
 	}
 	if c.IPMasq {
 		spec.Masquerade = &datapath.Masquerade{FullyRandom: c.MasqueradeFullyRandom, Egress: c.egress, Exempt: c.exempt}

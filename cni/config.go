@@ -4,10 +4,15 @@ package cni
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/netip"
+	"path"
+	"strconv"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/datapath"
 )
@@ -44,6 +49,8 @@ type Config struct {
 	EgressIP              egressIPs           `json:"egressIP"`
 	MasqueradeFullyRandom bool                `json:"masqueradeFullyRandom"`
 	BigTCP                datapath.BigTCP     `json:"bigTCP"`
+	Uplinks               []string            `json:"uplinks"`
+	SlowPathMark          mark                `json:"slowPathMark"`
 
 	// IngressPolicy is to come; "open" is what there is.
 	IngressPolicy string `json:"ingressPolicy"`
@@ -100,6 +107,23 @@ func (e *egressIPs) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, (*[]string)(e))
 }
 
+// mark is a conntrack mark: a number, or text as nft and iptables write it ("0x10").
+type mark uint32
+
+// UnmarshalJSON accepts a number or a string.
+func (m *mark) UnmarshalJSON(data []byte) error {
+	var text string
+	if string(data) == "null" || json.Unmarshal(data, &text) != nil {
+		return json.Unmarshal(data, (*uint32)(m))
+	}
+	value, err := strconv.ParseUint(text, 0, 32)
+	if err != nil {
+		return fmt.Errorf("slowPathMark %q is no 32 bit number", text)
+	}
+	*m = mark(value)
+	return nil
+}
+
 // defaultBridge is the bridge plugin's default segment.
 const defaultBridge = "cni0"
 
@@ -132,7 +156,7 @@ func ParseConfig(stdin []byte, cniArgs string) (*Config, error) {
 // resolve applies defaults and checks every key.
 func (c *Config) resolve(cniArgs string) *types.Error {
 	for _, check := range []func() *types.Error{
-		c.checkBridgeKeys, c.checkVLAN, c.checkLayer, c.checkWords, c.checkMasquerade,
+		c.checkBridgeKeys, c.checkVLAN, c.checkLayer, c.checkWords, c.checkUplinks, c.checkMasquerade,
 		func() *types.Error { return c.checkMAC(cniArgs) },
 	} {
 		if err := check(); err != nil {
@@ -199,6 +223,21 @@ func (c *Config) checkWords() *types.Error {
 	case datapath.BigTCPAuto, datapath.BigTCPOn, datapath.BigTCPOff:
 	default:
 		return invalid("bigTCP", "unknown bigTCP %q (auto, on or off)", c.BigTCP)
+	}
+	return nil
+}
+
+// checkUplinks checks names as the kernel does (dev_valid_name), and globs.
+func (c *Config) checkUplinks() *types.Error {
+	for _, name := range c.Uplinks {
+		switch _, err := path.Match(name, ""); {
+		case err != nil:
+			return invalid("uplinks", "bad glob %q: %v", name, err)
+		case name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/: \t\n"):
+			return invalid("uplinks", "%q is no name of a device", name)
+		case !strings.ContainsAny(name, `*?[\`) && len(name) >= unix.IFNAMSIZ:
+			return invalid("uplinks", "name %q is longer than %d characters", name, unix.IFNAMSIZ-1)
+		}
 	}
 	return nil
 }

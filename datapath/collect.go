@@ -97,7 +97,6 @@ func collectEntries(indexes map[int]bool) (err error) {
 		if indexes[index] {
 			return true
 		}
-		_, err := netlink.LinkByIndex(index)
-		return !isNotFound(err)
+		return deviceAlive(index)
 	})
 }

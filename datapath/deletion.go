@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/zipline-cni/zipline/internal/rcu"
 )
 
 // deletionPoll is how often an unlisting device is looked for. The look-up
@@ -32,7 +34,9 @@ func deleteDevice(name string, index int) *deletion {
 		return d
 	}
 	go func() {
-		err := netlink.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: name, Index: index}})
+		err := rcu.Expedite(func() error {
+			return netlink.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: name, Index: index}})
+		})
 		if err != nil && !isNotFound(err) {
 			d.result <- fmt.Errorf("delete device %s: %w", name, err)
 			return

@@ -50,7 +50,7 @@ func CreatePair(p Pair) (*Endpoint, error) {
 		_ = netns.Close() // read-only descriptor
 		return nil, err
 	}
-	if p.direct() {
+	if p.accelerated() {
 		e.attached = attach(e.Index)
 	}
 	return e, nil

@@ -6,11 +6,16 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/zipline-cni/zipline/loader"
 )
 
-// direct says whether the mode lets neighbours talk past the stack. The other
-// modes need no program.
+// accelerated says whether the mode has programs at all.
+func (p *Pair) accelerated() bool { return p.Forwarding != ForwardingKernel }
+
+// direct says whether the mode lets neighbours talk without netfilter having
+// admitted the flow.
 func (p *Pair) direct() bool {
 	return p.Forwarding == ForwardingDirect || p.Forwarding == ForwardingAuto && !wantsNetfilter()
 }
@@ -35,9 +40,8 @@ func (a attached) close() error {
 }
 
 // attach opens the programs of the node, which loads them for the first
-// endpoint, and attaches them to the device. The kernel waits for a grace
-// period when it attaches to TCX (tcx_entry_sync), some ten milliseconds, so
-// it runs beside the rest of ADD. Setup and Close each receive the outcome once.
+// endpoint, and attaches them to the device. It runs beside the rest of ADD.
+// Setup and Close each receive the outcome once.
 func attach(index int) <-chan attached {
 	outcome := make(chan attached, 2)
 	go func() {
@@ -59,25 +63,51 @@ func (e *Endpoint) publish(s *Spec) (warnings []string, err error) {
 	if programs.err != nil {
 		return []string{fmt.Sprintf("forwarding %q is not available, %s is forwarded by the kernel: %v", s.Forwarding, s.Device(), programs.err)}, nil
 	}
+	warnings, tracked := s.prepareTracking(programs.node)
 	for _, a := range s.Addresses {
-		if err := programs.node.Upsert(a.Addr(), e.entry(programs.node, s, a)); err != nil {
+		if err := programs.node.Upsert(a.Addr(), e.entry(s, a, tracked)); err != nil {
 			return nil, err
 		}
 	}
-	if !s.shortens(programs.node) {
-		warnings = append(warnings, fmt.Sprintf("%s: this kernel cannot look up conntrack from eBPF, so containers talk through the stack", s.Device()))
+	if !tracked {
+		return warnings, nil
+	}
+	// Only now: the removal of the last endpoint takes the programs off the
+	// uplinks, and from here on this endpoint is there to see.
+	if err := s.attachUplinks(programs.node); err != nil {
+		warnings = append(warnings, fmt.Sprintf("traffic of %s with the outside stays in the stack: %v", s.Device(), err))
 	}
 	return warnings, nil
 }
 
-// shortens says whether the endpoint may talk past the stack. Without
-// conntrack lookup a reply to a translated packet cannot be told from others,
-// so only the administrator's word ("direct") allows it.
-func (s *Spec) shortens(node *loader.Node) bool {
-	return !s.Isolated && (node.TracksFlows() || s.Forwarding == ForwardingDirect)
+// liberal makes conntrack take the packets of a flow as they come: those that
+// eBPF carries it does not see, so its idea of a TCP window grows old.
+const liberal = "netfilter/nf_conntrack_tcp_be_liberal"
+
+// prepareTracking says whether established flows of the endpoint may pass the
+// stack by.
+func (s *Spec) prepareTracking(node *loader.Node) (warnings []string, tracked bool) {
+	if !node.TracksFlows() {
+		reason := "established flows stay in the stack"
+		if !s.mayBeDirect(node) {
+			reason = "it is forwarded by the kernel"
+		}
+		return []string{fmt.Sprintf("this kernel cannot look up conntrack from eBPF: %s: %s", s.Device(), reason)}, false
+	}
+	if err := ensureSysctl(liberal, "1"); err != nil {
+		return []string{fmt.Sprintf("established flows of %s stay in the stack: %v", s.Device(), err)}, false
+	}
+	return nil, true
 }
 
-func (e *Endpoint) entry(node *loader.Node, s *Spec, a Address) loader.Endpoint {
+// mayBeDirect says whether the endpoint may talk to neighbours past the stack.
+// Without conntrack lookup a reply to a translated packet cannot be told from
+// others, so only the administrator's word ("direct") allows it.
+func (s *Spec) mayBeDirect(node *loader.Node) bool {
+	return s.direct() && !s.Isolated && (node.TracksFlows() || s.Forwarding == ForwardingDirect)
+}
+
+func (e *Endpoint) entry(s *Spec, a Address, tracked bool) loader.Endpoint {
 	return loader.Endpoint{
 		IfIndex:      e.Index,
 		MTU:          e.MTU,
@@ -86,85 +116,27 @@ func (e *Endpoint) entry(node *loader.Node, s *Spec, a Address) loader.Endpoint 
 		HostMAC:      e.HostMAC,
 		SourceCheck:  s.SourceCheck,
 		MACCheck:     s.MACCheck,
-		Direct:       s.shortens(node),
+		Direct:       s.direct() && !s.Isolated && (tracked || s.Forwarding == ForwardingDirect),
+		Tracked:      tracked,
+		SlowPathMark: s.SlowPathMark,
 	}
 }
 
-// checkPrograms looks at the program and the entries of the endpoint. A kernel
-// that cannot have the programs is no finding: ADD has stepped down too.
-func (c *checker) checkPrograms() (err error) {
-	if c.spec.Forwarding != ForwardingDirect && c.spec.Forwarding != ForwardingAuto {
-		return nil
-	}
-	index := c.host.Attrs().Index
-	node, err := loader.Find(index)
-	if errors.Is(err, loader.ErrNotLoaded) {
-		if c.spec.direct() && loader.Probe().Err() == nil {
-			c.find("program", readd, "the eBPF programs are not loaded")
-		}
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, node.Close()) }()
-	attached := node.Attached(index)
-	published, err := c.published(node)
-	if err != nil {
-		return err
-	}
-	if errors.Is(attached, loader.ErrDetached) && !published && !c.spec.direct() {
-		return nil // ADD found that netfilter was to see all traffic
-	}
-	if attached == nil && c.spec.Forwarding == ForwardingAuto && wantsNetfilter() {
-		c.find("forwarding of "+c.spec.Device(), readd, "packets pass the stack by, and bridge-nf-call-iptables has been switched on since")
-	}
-	if attached != nil {
-		c.find("program on "+c.spec.Device(), readd, "%v", attached)
-	}
-	for _, a := range c.spec.Addresses {
-		if err := c.checkEntry(node, index, a); err != nil {
-			return err
+// attachUplinks attaches the programs to the uplinks that are there. What was
+// an uplink and is gone is forgotten on the way.
+func (s *Spec) attachUplinks(node *loader.Node) error {
+	indexes, err := s.uplinkIndexes()
+	errs := []error{err}
+	for _, index := range indexes {
+		if err := node.AttachUplink(index); err != nil && !isNotFound(err) {
+			errs = append(errs, err)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-// published says whether any address of the endpoint is in the map.
-func (c *checker) published(node *loader.Node) (bool, error) {
-	for _, a := range c.spec.Addresses {
-		_, err := node.Lookup(a.Addr())
-		if err == nil {
-			return true, nil
-		}
-		if !errors.Is(err, loader.ErrNotFound) {
-			return false, err
-		}
-	}
-	return false, nil
-}
-
-// checkEntry compares the map entry of an address. The container's MAC may
-// have been changed by a later plugin and is not compared.
-func (c *checker) checkEntry(node *loader.Node, index int, a Address) error {
-	object := "endpoint map entry " + a.Addr().String()
-	entry, err := node.Lookup(a.Addr())
-	if errors.Is(err, loader.ErrNotFound) {
-		c.find(object, readd, "is missing")
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	switch {
-	case entry.IfIndex != index:
-		c.find(object, readd, "is for device %d, not %d", entry.IfIndex, index)
-	case entry.Network != c.spec.network(a):
-		c.find(object, readd, "is of another network")
-	case entry.HostMAC.String() != c.spec.hostMAC().String():
-		c.find(object, readd, "has host MAC %s, not %s", entry.HostMAC, c.spec.hostMAC())
-	case entry.SourceCheck != c.spec.SourceCheck || entry.MACCheck != c.spec.MACCheck:
-		c.find(object, readd, "has other checks than the configuration")
-	}
-	return nil
+// deviceAlive says whether there is a device with this index.
+func deviceAlive(index int) bool {
+	_, err := netlink.LinkByIndex(index)
+	return !isNotFound(err)
 }

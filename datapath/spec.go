@@ -21,9 +21,11 @@ const (
 	// see container-to-container traffic (net.bridge.bridge-nf-call-iptables
 	// or -ip6tables is 1, the switch that a bridge follows), else Direct.
 	ForwardingAuto Forwarding = "auto"
-	// ForwardingDirect lets two endpoints of one network talk past the stack.
+	// ForwardingDirect lets two endpoints of one network talk past the stack
+	// from the first packet on; all else is as with Tracked.
 	ForwardingDirect Forwarding = "direct"
-	// ForwardingTracked has netfilter admit every flow.
+	// ForwardingTracked has netfilter admit every flow; once conntrack calls
+	// it established it passes the stack by.
 	ForwardingTracked Forwarding = "tracked"
 	// ForwardingKernel uses no eBPF at all.
 	ForwardingKernel Forwarding = "kernel"
@@ -92,6 +94,11 @@ type Spec struct {
 	Isolated   bool        // no traffic with other isolated endpoints of the subnet ("portIsolation")
 	MACCheck   bool        // drop packets with another source MAC ("macspoofchk")
 	Masquerade *Masquerade // nil = containers keep their addresses
+	// Uplinks names the devices, or globs of their names, by which established
+	// flows enter and leave past the stack. Empty = those of the default routes.
+	Uplinks []string
+	// SlowPathMark has the bits of the conntrack mark that keep a flow in the stack.
+	SlowPathMark uint32
 }
 
 // Masquerade says how packets that leave the network are translated.

@@ -21,12 +21,16 @@ func Status(f Forwarding) error {
 	if err := inNewNetns(tryKernel); err != nil {
 		return err
 	}
-	if f != ForwardingDirect {
+	if f != ForwardingDirect && f != ForwardingTracked {
 		return nil
 	}
 	report := loader.Probe()
-	if err := report.Err(); err != nil {
-		return &UnsupportedError{Key: "forwarding", Reason: err}
+	err := report.Err()
+	if f == ForwardingTracked {
+		err = errors.Join(err, report.Conntrack)
+	}
+	if err != nil {
+		return &UnsupportedError{Key: "forwarding", Reason: fmt.Errorf("%s falls back to tier %s: %w", f, report.Tier(), err)}
 	}
 	return nil
 }

@@ -152,7 +152,7 @@ func unpublish(index int, device string, addresses []netip.Addr) (err error) {
 	if index != 0 {
 		errs = append(errs, node.Forget(index))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, node.ReleaseUplinks())...)
 }
 
 // isDevice says whether the index is this device's or nobody's any more.

@@ -3,8 +3,13 @@
 package datapath
 
 import (
+	"errors"
 	"fmt"
+	"path"
+	"slices"
+	"strings"
 
+	"github.com/containernetworking/plugins/pkg/netlinksafe"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -41,6 +46,85 @@ func uplinks(family int) ([]netlink.Link, error) {
 		links = append(links, link)
 	}
 	return links, nil
+}
+
+// uplinkIndexes returns the devices that the endpoint's uplinks are now. A name
+// without a device is none: a tunnel may come later.
+func (s *Spec) uplinkIndexes() ([]int, error) {
+	links, err := s.namedUplinks()
+	if len(s.Uplinks) == 0 {
+		links, err = s.defaultUplinks()
+	}
+	var indexes []int
+	for _, link := range links {
+		if isUplink(link) {
+			indexes = append(indexes, link.Attrs().Index)
+		}
+	}
+	slices.Sort(indexes)
+	return slices.Compact(indexes), err
+}
+
+// isUplink says whether the programs understand what a device carries: Ethernet
+// frames that are not our own endpoints'.
+func isUplink(link netlink.Link) bool {
+	attrs := link.Attrs()
+	return attrs.EncapType == "ether" && !isOurs(attrs)
+}
+
+func (s *Spec) defaultUplinks() ([]netlink.Link, error) {
+	has4, has6 := s.families()
+	var links []netlink.Link
+	var errs []error
+	for family, wanted := range map[int]bool{unix.AF_INET: has4, unix.AF_INET6: has6} {
+		if !wanted {
+			continue
+		}
+		found, err := uplinks(family)
+		links, errs = append(links, found...), append(errs, err)
+	}
+	return links, errors.Join(errs...)
+}
+
+// namedUplinks only lists the node's devices where a glob has to be compared
+// with all of them.
+func (s *Spec) namedUplinks() ([]netlink.Link, error) {
+	var links []netlink.Link
+	var globs []string
+	for _, name := range s.Uplinks {
+		if strings.ContainsAny(name, `*?[\`) {
+			globs = append(globs, name)
+			continue
+		}
+		link, err := netlink.LinkByName(name)
+		if isNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read uplink %s: %w", name, err)
+		}
+		links = append(links, link)
+	}
+	if len(globs) == 0 {
+		return links, nil
+	}
+	all, err := netlinksafe.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
+	}
+	for _, link := range all {
+		if matchesAny(globs, link.Attrs().Name) {
+			links = append(links, link)
+		}
+	}
+	return links, nil
+}
+
+func matchesAny(globs []string, name string) bool {
+	return slices.ContainsFunc(globs, func(glob string) bool {
+		ok, err := path.Match(glob, name)
+		return ok && err == nil
+	})
 }
 
 // anyUplinks returns the IPv4 uplinks, or the IPv6 ones of a node without.

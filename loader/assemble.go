@@ -86,11 +86,12 @@ func (n *Node) find() (*found, *record, error) {
 
 // setByRecord returns the recorded program if the kernel has it, else nil.
 func setByRecord(rec *record) *set {
-	s, err := setByID(rec.ID)
+	s, err := setByID(rec.Programs[bpf.ZiplineProgFromEndpoint].ID)
 	if err != nil {
 		return nil
 	}
-	if !rec.describes(s.info) {
+	err = s.addSiblings(func(name string) (int, error) { return progByID(rec.Programs[name].ID) })
+	if err != nil || !rec.describesAll(s) {
 		s.close()
 		return nil
 	}
@@ -117,7 +118,7 @@ func (n *Node) assemble() (err error) {
 	case chosen == nil:
 		s, rec, err = load(nil)
 	case f.current(rec, chosen) != nil:
-		s, err = setByID(f.recorded.info.id)
+		s, f.recorded = f.recorded, nil
 	default:
 		s, rec, err = load(chosen)
 	}
@@ -144,16 +145,41 @@ func (n *Node) publish(s *set, rec *record, attached []attachedSet) error {
 				return err
 			}
 		}
-		for _, index := range a.devices {
-			if err := n.site.attach(s, index); err != nil && !isGone(err) {
-				return fmt.Errorf("replace program on device %d: %w", index, err)
-			}
+		if err := n.replace(s, a.devices, endpointPlaces(rec.Conntrack)); err != nil {
+			return err
 		}
+	}
+	if err := n.replaceOnUplinks(s); err != nil {
+		return err
 	}
 	if err := n.pin(s); err != nil {
 		return err
 	}
 	return rec.write(n.dir)
+}
+
+// replaceOnUplinks needs no scan: an uplink without an entry is not used.
+func (n *Node) replaceOnUplinks(s *set) error {
+	uplinks, err := entries[uint32, bpf.ZiplineUplink](s.maps[bpf.ZiplineMapUplinks])
+	if err != nil {
+		return err
+	}
+	indexes := make([]int, 0, len(uplinks))
+	for index := range uplinks {
+		indexes = append(indexes, int(index))
+	}
+	return n.replace(s, indexes, uplinkPlaces)
+}
+
+func (n *Node) replace(s *set, indexes []int, places []place) error {
+	for _, index := range indexes {
+		for _, p := range places {
+			if err := n.site.attach(s, index, p); err != nil && !isGone(err) {
+				return fmt.Errorf("replace program on device %d: %w", index, err)
+			}
+		}
+	}
+	return nil
 }
 
 // recover is the long way of Find. It changes nothing, so it needs no lock.
@@ -169,6 +195,11 @@ func (n *Node) recover(index int) error {
 	n.set = s
 	if rec != nil && rec.describes(s.info) {
 		n.record = rec
+		if len(s.siblings) > 0 {
+			return nil
+		}
+		// A sibling that is gone stays unknown: Find has no use for it.
+		_ = s.addSiblings(func(name string) (int, error) { return progByID(rec.Programs[name].ID) })
 	}
 	return nil
 }

@@ -5,12 +5,41 @@ package loader
 import (
 	"errors"
 	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+
+	"github.com/zipline-cni/zipline/bpf"
+	"github.com/zipline-cni/zipline/internal/rcu"
 )
 
-// Attach attaches the node's program to the ingress of a device, for its
-// lifetime: the device owns the program, so nothing has to be detached and no
-// pin is left behind. Where it is attached nothing happens, where another
-// version is it is replaced in one step. Returns what [Site.Open] returns.
+// place is a side of a device that a program is attached to.
+type place struct {
+	program string // its name
+	tcx     ebpf.AttachType
+	clsact  uint32 // the parent of the filters
+}
+
+// The places of the programs.
+var (
+	fromEndpoint = place{bpf.ZiplineProgFromEndpoint, ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS}
+	fromUplink   = place{bpf.ZiplineProgFromUplink, ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS}
+	toDevice     = place{bpf.ZiplineProgToDevice, ebpf.AttachTCXEgress, netlink.HANDLE_MIN_EGRESS}
+)
+
+// endpointPlaces returns where programs go on a host veth. Only what looks
+// flows up in conntrack has anything to observe.
+func endpointPlaces(conntrack bool) []place {
+	if conntrack {
+		return []place{fromEndpoint, toDevice}
+	}
+	return []place{fromEndpoint}
+}
+
+// Attach attaches the node's programs to a host veth, for its lifetime: the
+// device owns them, so nothing has to be detached and no pin is left behind.
+// Where they are attached nothing happens, where another version is it is
+// replaced in one step. Returns what [Site.Open] returns.
 func (n *Node) Attach(index int) error {
 	fresh, err := n.site.Open(index)
 	if err != nil {
@@ -21,53 +50,90 @@ func (n *Node) Attach(index int) error {
 	return nil
 }
 
-// Attached returns nil if the node's program is attached to the device, else
-// an error that says what is: [ErrDetached], [ErrOtherVersion] or [ErrOtherMaps].
+// Attached returns nil if the node's programs are attached to the host veth,
+// else an error that says what is: [ErrDetached], [ErrOtherVersion] or [ErrOtherMaps].
 func (n *Node) Attached(index int) error {
-	s, err := n.attachedSet(index)
-	switch {
-	case errors.Is(err, errNoProgram):
-		return ErrDetached
-	case err != nil:
-		return fmt.Errorf("query programs of device %d: %w", index, err)
-	}
-	defer s.close()
-	switch {
-	case s.info.id == n.info.id:
-		return nil
-	case s.sameMaps(n.set):
-		return fmt.Errorf("%w: %d, not %d", ErrOtherVersion, s.info.id, n.info.id)
-	default:
-		return fmt.Errorf("%w: program %d, not %d", ErrOtherMaps, s.info.id, n.info.id)
-	}
+	return n.attachedAt(index, endpointPlaces(n.TracksFlows()))
 }
 
-func (n *Node) attach(index int) error {
-	if err := n.site.attach(n.set, index); err != nil {
-		return fmt.Errorf("attach to device %d: %w", index, err)
+func (n *Node) attachedAt(index int, places []place) error {
+	for _, p := range places {
+		if err := n.attachedTo(index, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *Node) attachedTo(index int, p place) error {
+	own := n.named(p.program)
+	ids, err := n.site.attachedIDs(index, p)
+	if err != nil {
+		return fmt.Errorf("query programs of device %d: %w", index, err)
+	}
+	for _, id := range ids {
+		other, err := memberByID(id, p.program)
+		if err != nil {
+			continue // somebody else's, or gone
+		}
+		defer func() { _ = other.program.Close() }() // only read from
+		switch {
+		case own != nil && id == own.info.id:
+			return nil
+		case other.uses(n.mapIDs[bpf.ZiplineMapCounters]):
+			return fmt.Errorf("%w: %s %d", ErrOtherVersion, p.program, id)
+		default:
+			return fmt.Errorf("%w: %s %d", ErrOtherMaps, p.program, id)
+		}
+	}
+	return fmt.Errorf("%w: %s", ErrDetached, p.program)
+}
+
+// attach attaches the programs of these places, those that observe last.
+func (n *Node) attach(index int, places []place) error {
+	for _, p := range places {
+		if err := n.site.attach(n.set, index, p); err != nil {
+			return fmt.Errorf("attach to device %d: %w", index, err)
+		}
 	}
 	return nil
 }
 
 // attach puts a program on a device: by TCX, where the kernel has it, else by
-// clsact. There is only ever one of ours.
-func (s Site) attach(set *set, index int) error {
+// clsact. There is only ever one of ours at a place.
+func (s Site) attach(set *set, index int, p place) error {
+	m := set.named(p.program)
+	if m == nil {
+		return fmt.Errorf("attach %s: %w", p.program, errNoProgram)
+	}
 	if !s.ForceClsact {
-		err := attachTCX(set, index)
+		err := rcu.Expedite(func() error { return attachTCX(m, index, p) })
 		if !errors.Is(err, errNoTCX) {
 			return err
 		}
 	}
-	return attachClsact(set, index)
+	return attachClsact(m, index, p)
 }
 
-// attachedIDs returns the ids of the programs on a device that may be ours.
-func (s Site) attachedIDs(index int) ([]uint32, error) {
+// detach takes our program off a place, whatever its version. Where there is
+// none nothing happens.
+func (s Site) detach(index int, p place) error {
 	if !s.ForceClsact {
-		ids, err := queryTCX(index)
+		err := rcu.Expedite(func() error { return detachTCX(index, p) })
+		if err != nil && !errors.Is(err, errNoTCX) {
+			return err
+		}
+	}
+	return detachClsact(index, p)
+}
+
+// attachedIDs returns the ids of the programs at a place that may be ours.
+func (s Site) attachedIDs(index int, p place) ([]uint32, error) {
+	if !s.ForceClsact {
+		ids, err := queryTCX(index, p.tcx)
 		if err == nil && len(ids) > 0 || err != nil && !errors.Is(err, errNoTCX) {
 			return ids, err
 		}
 	}
-	return queryClsact(index)
+	return queryClsact(index, p)
 }

@@ -44,7 +44,7 @@ func TestAttachTwiceIsAttachOnce(t *testing.T) {
 				must(t, node.Attach(c.index))
 				mustOpen(t, site, c.index)
 			}
-			ids, err := site.attachedIDs(c.index)
+			ids, err := site.attachedIDs(c.index, fromEndpoint)
 			must(t, err)
 			if !slices.Equal(ids, []uint32{node.info.id}) {
 				t.Errorf("device has programs %v, want %d alone", ids, node.info.id)
@@ -106,7 +106,7 @@ func TestTCXProgramsOfOthersKeepTheirPlace(t *testing.T) {
 	attachForeign(t, after, c.index, link.Tail())
 	outdate(t, node)
 	renewed := mustOpen(t, Site{}, 0)
-	ids, err := queryTCX(c.index)
+	ids, err := queryTCX(c.index, ebpf.AttachTCXIngress)
 	must(t, err)
 	want := []uint32{progID(t, before), renewed.info.id, progID(t, after)}
 	if !slices.Equal(ids, want) {
@@ -172,7 +172,7 @@ func TestQueriesOfBareDevices(t *testing.T) {
 	enterNode(t)
 	c := newContainer(t, 1)
 	for hook, site := range sites {
-		if ids, err := site.attachedIDs(c.index); err != nil || len(ids) != 0 {
+		if ids, err := site.attachedIDs(c.index, fromEndpoint); err != nil || len(ids) != 0 {
 			t.Errorf("%s: programs %v (%v), want none", hook, ids, err)
 		}
 	}

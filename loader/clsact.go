@@ -16,21 +16,21 @@ import (
 const (
 	filterPriority = 31340
 	filterHandle   = 31340
-	filterName     = "zipline/from_endpoint"
+	filterName     = "zipline/"
 )
 
 // attachClsact attaches a direct-action filter. An existing filter of ours is
 // replaced in one step; the qdisc is made where it is missing and never
 // removed, since others may come to use it.
-func attachClsact(s *set, index int) error {
-	filter, err := ownFilter(index)
+func attachClsact(m *member, index int, p place) error {
+	filter, err := ownFilter(index, p)
 	if err != nil {
 		return err
 	}
-	if filter != nil && uint32(filter.Id) == s.info.id {
+	if filter != nil && uint32(filter.Id) == m.info.id {
 		return nil
 	}
-	if filter != nil && !strings.HasPrefix(filter.Name, filterName) {
+	if filter != nil && !strings.HasPrefix(filter.Name, filterName+p.program) {
 		return fmt.Errorf("filter %q at priority %d: %w", filter.Name, filterPriority, ErrForeign)
 	}
 	qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
@@ -41,10 +41,10 @@ func attachClsact(s *set, index int) error {
 	}
 	err = netlink.FilterReplace(&netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{
-			LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS,
+			LinkIndex: index, Parent: p.clsact,
 			Handle: filterHandle, Priority: filterPriority, Protocol: unix.ETH_P_ALL,
 		},
-		Fd: s.program.FD(), Name: filterName, DirectAction: true,
+		Fd: m.program.FD(), Name: filterName + p.program, DirectAction: true,
 	})
 	if err != nil {
 		return fmt.Errorf("attach clsact filter: %w", err)
@@ -53,8 +53,8 @@ func attachClsact(s *set, index int) error {
 }
 
 // queryClsact returns the id of the program in our filter, if there is one.
-func queryClsact(index int) ([]uint32, error) {
-	filter, err := ownFilter(index)
+func queryClsact(index int, p place) ([]uint32, error) {
+	filter, err := ownFilter(index, p)
 	if filter == nil || err != nil {
 		return nil, err
 	}
@@ -62,9 +62,9 @@ func queryClsact(index int) ([]uint32, error) {
 }
 
 // ownFilter returns what is in our place, or nil. It may be somebody else's.
-func ownFilter(index int) (*netlink.BpfFilter, error) {
+func ownFilter(index int, p place) (*netlink.BpfFilter, error) {
 	device := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
-	filters, err := netlink.FilterList(device, netlink.HANDLE_MIN_INGRESS)
+	filters, err := netlink.FilterList(device, p.clsact)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
 		return nil, nil // no qdisc
 	}
@@ -82,4 +82,16 @@ func ownFilter(index int) (*netlink.BpfFilter, error) {
 		return nil, fmt.Errorf("%s filter at priority %d: %w", f.Type(), filterPriority, ErrForeign)
 	}
 	return nil, nil
+}
+
+// detachClsact deletes the filter. The qdisc stays, since others may use it.
+func detachClsact(index int, p place) error {
+	filter, err := ownFilter(index, p)
+	if filter == nil || err != nil || !strings.HasPrefix(filter.Name, filterName+p.program) {
+		return err
+	}
+	if err := netlink.FilterDel(filter); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete clsact filter: %w", err)
+	}
+	return nil
 }

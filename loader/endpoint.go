@@ -28,8 +28,12 @@ type Endpoint struct {
 	// device: the last Upsert of any of its addresses decides.
 	SourceCheck, MACCheck bool
 	// Direct lets the endpoint talk to neighbours that are Direct too past the
-	// stack.
+	// stack, whether conntrack knows the flow or not.
 	Direct bool
+	// Tracked lets flows that conntrack calls established pass the stack by,
+	// but for those whose conntrack mark has a bit of SlowPathMark.
+	Tracked      bool
+	SlowPathMark uint32
 }
 
 // The bits of enum endpoint_flags in bpf/lib/maps.h.
@@ -37,6 +41,7 @@ const (
 	flagSourceCheck = 1 << iota
 	flagMACCheck
 	flagDirect
+	flagTracked
 )
 
 func (e *Endpoint) flags() (flags uint32) {
@@ -48,6 +53,9 @@ func (e *Endpoint) flags() (flags uint32) {
 	}
 	if e.Direct {
 		flags |= flagDirect
+	}
+	if e.Tracked {
+		flags |= flagTracked
 	}
 	return flags
 }
@@ -68,6 +76,7 @@ func (e *Endpoint) value() bpf.ZiplineEndpoint {
 	return bpf.ZiplineEndpoint{
 		Ifindex: uint32(e.IfIndex), Mtu: uint32(e.MTU), Network: e.Network,
 		Mac: [6]byte(e.ContainerMAC), HostMac: [6]byte(e.HostMAC), Flags: e.flags(),
+		SlowPathMark: e.SlowPathMark,
 	}
 }
 
@@ -78,6 +87,7 @@ func endpointOf(v *bpf.ZiplineEndpoint) Endpoint {
 		SourceCheck: v.Flags&flagSourceCheck != 0,
 		MACCheck:    v.Flags&flagMACCheck != 0,
 		Direct:      v.Flags&flagDirect != 0,
+		Tracked:     v.Flags&flagTracked != 0, SlowPathMark: v.SlowPathMark,
 	}
 }
 

@@ -5,6 +5,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -15,7 +16,7 @@ import (
 	"github.com/zipline-cni/zipline/bpf"
 )
 
-// load loads the program, with the maps of a set or, where that is nil, with
+// load loads the programs, with the maps of a set or, where that is nil, with
 // new ones. Returns a [LoadError].
 func load(with *set) (*set, *record, error) {
 	var maps map[string]*ebpf.Map
@@ -47,18 +48,21 @@ func tryLoad(maps map[string]*ebpf.Map) (_ *set, _ *record, err error) {
 		return nil, nil, err
 	}
 	askForConntrack()
-	rec := &record{Digest: bpf.Digest(), Module: conntrackModule()}
+	rec := &record{Digest: bpf.Digest(), Module: conntrackModule(), Programs: map[string]programID{}}
 	rec.Conntrack = haveConntrack(spec) == nil
 	delete(spec.Programs, bpf.ZiplineProgProbeConntrack)
-	if err := spec.Variables[bpf.ZiplineVarHaveConntrack].Set(rec.Conntrack); err != nil {
-		return nil, nil, fmt.Errorf("set %s: %w", bpf.ZiplineVarHaveConntrack, err)
+	if err := setConstants(spec, rec.Conntrack); err != nil {
+		return nil, nil, err
 	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps})
 	if err != nil {
 		return nil, nil, err
 	}
 	defer coll.Close()
-	fd, err := unix.FcntlInt(uintptr(coll.Programs[bpf.ZiplineProgFromEndpoint].FD()), unix.F_DUPFD_CLOEXEC, 0)
+	duplicate := func(name string) (int, error) {
+		return unix.FcntlInt(uintptr(coll.Programs[name].FD()), unix.F_DUPFD_CLOEXEC, 0)
+	}
+	fd, err := duplicate(bpf.ZiplineProgFromEndpoint)
 	if err != nil {
 		return nil, nil, fmt.Errorf("duplicate descriptor: %w", err)
 	}
@@ -66,8 +70,42 @@ func tryLoad(maps map[string]*ebpf.Map) (_ *set, _ *record, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	rec.ID, rec.Tag, rec.LoadTime = s.info.id, s.info.tag, s.info.loadTime
+	if err := s.addSiblings(duplicate); err != nil {
+		s.close()
+		return nil, nil, err
+	}
+	for _, m := range s.members() {
+		rec.Programs[m.info.name] = programID{m.info.id, m.info.tag, m.info.loadTime}
+	}
 	return s, rec, nil
+}
+
+// setConstants sets what the programs take for granted on this kernel.
+func setConstants(spec *ebpf.CollectionSpec, conntrack bool) error {
+	hz, err := tickRate()
+	if err != nil {
+		return err
+	}
+	constants := map[string]any{bpf.ZiplineVarHaveConntrack: conntrack, bpf.ZiplineVarTickHz: hz}
+	for name, value := range constants {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// tickRate returns the kernel's jiffies per second: the coarse clock moves once
+// per tick, and its resolution says so (KTIME_LOW_RES).
+func tickRate() (uint32, error) {
+	var tick unix.Timespec
+	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &tick); err != nil {
+		return 0, fmt.Errorf("read length of a tick: %w", err)
+	}
+	if tick.Nano() <= 0 || tick.Nano() > int64(time.Second) {
+		return 0, fmt.Errorf("length of a tick is %d ns", tick.Nano())
+	}
+	return uint32((int64(time.Second) + tick.Nano()/2) / tick.Nano()), nil
 }
 
 // haveConntrack loads the program that needs the conntrack functions: nil, or

@@ -111,7 +111,7 @@ func (n *Node) Collect(alive func(index int) bool) error {
 			errs = append(errs, n.Forget(int(index)))
 		}
 	}
-	return errors.Join(append(errs, err)...)
+	return errors.Join(append(errs, err, n.collectUplinks(alive))...)
 }
 
 func (n *Node) endpoints() (map[netip.Addr]Endpoint, error) {
@@ -139,6 +139,9 @@ func (n *Node) change(f func() error) error {
 // mergeMaps copies what from has and to lacks.
 func mergeMaps(to, from *set) error {
 	if err := merge[bpf.ZiplineAddress, bpf.ZiplineEndpoint](to, from, bpf.ZiplineMapEndpoints); err != nil {
+		return err
+	}
+	if err := merge[uint32, bpf.ZiplineUplink](to, from, bpf.ZiplineMapUplinks); err != nil {
 		return err
 	}
 	return merge[uint32, bpf.ZiplineDevice](to, from, bpf.ZiplineMapDevices)

@@ -60,7 +60,7 @@ func (s Site) Open(index int) (_ *Node, err error) {
 	if index == 0 {
 		return node, nil
 	}
-	if err := node.attach(index); err != nil {
+	if err := node.attach(index, endpointPlaces(node.TracksFlows())); err != nil {
 		return nil, errors.Join(err, node.Close())
 	}
 	return node, nil
@@ -138,7 +138,7 @@ func (n *Node) openPinned() error {
 	if err != nil {
 		return err
 	}
-	if !rec.describes(s.info) {
+	if !rec.describesAll(s) {
 		s.close()
 		return fmt.Errorf("pinned program %d: %w", s.info.id, ErrOtherVersion)
 	}

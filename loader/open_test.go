@@ -112,7 +112,10 @@ func TestBPFFSThatCannotBeIsNamed(t *testing.T) {
 func TestLostPinsAreMadeAgain(t *testing.T) {
 	enterNode(t)
 	first := mustOpen(t, Site{}, 0)
-	lost := []string{programPin(first.pinDir())}
+	var lost []string
+	for _, m := range first.members() {
+		lost = append(lost, programPin(first.pinDir(), m.info.name))
+	}
 	for name := range layout {
 		lost = append(lost, mapPin(first.pinDir(), name))
 	}

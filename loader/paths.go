@@ -8,13 +8,11 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/zipline-cni/zipline/bpf"
 )
 
 // layoutVersion names the layout of the maps. A change that an older program
 // cannot live with takes the next number, and so another directory.
-const layoutVersion = "v1"
+const layoutVersion = "v2"
 
 // Site says where the state of nodes is kept and how programs are attached.
 // The zero value is the one to use; tests have others.
@@ -73,7 +71,7 @@ func recordPath(dir string) string { return filepath.Join(dir, "programs") }
 func pinRoot(bpffs, node string) string { return filepath.Join(bpffs, "zipline", node) }
 
 // pinDir returns the directory of the pins of this layout, as
-// /sys/fs/bpf/zipline/4711/v1.
+// /sys/fs/bpf/zipline/4711/v2.
 func pinDir(bpffs, node string) string { return filepath.Join(pinRoot(bpffs, node), layoutVersion) }
 
 // nextName returns the name under which a pin or a directory of pins is built
@@ -108,8 +106,8 @@ func inodeName(path string) (string, error) {
 	return "ino" + strconv.FormatUint(stat.Ino, 10), nil
 }
 
-// programPin returns the pin of the program, as …/v1/from_endpoint.
-func programPin(dir string) string { return filepath.Join(dir, bpf.ZiplineProgFromEndpoint) }
+// programPin returns the pin of a program, as …/v2/from_endpoint.
+func programPin(dir, name string) string { return filepath.Join(dir, name) }
 
-// mapPin returns the pin of a map, as …/v1/endpoints.
+// mapPin returns the pin of a map, as …/v2/endpoints.
 func mapPin(dir, name string) string { return filepath.Join(dir, name) }

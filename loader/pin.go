@@ -65,16 +65,7 @@ func (n *Node) pin(s *set) error {
 
 func (n *Node) repin(s *set, dir string) error {
 	if s.pinned(dir) {
-		if err := os.RemoveAll(nextName(programPin(dir))); err != nil {
-			return fmt.Errorf("remove unfinished pin: %w", err)
-		}
-		if err := pinProgram(s, nextName(programPin(dir))); err != nil {
-			return err
-		}
-		if err := os.Rename(nextName(programPin(dir)), programPin(dir)); err != nil {
-			return fmt.Errorf("publish program pin: %w", err)
-		}
-		return nil
+		return s.pinPrograms(dir)
 	}
 	next := nextName(dir)
 	if err := os.RemoveAll(next); err != nil {
@@ -108,12 +99,30 @@ func (s *set) pinAll(dir string) error {
 			return fmt.Errorf("pin map %q: %w", name, err)
 		}
 	}
-	return pinProgram(s, programPin(dir))
+	return s.pinPrograms(dir)
 }
 
-// pinProgram pins a duplicate, since pinning what is pinned moves the pin.
-func pinProgram(s *set, path string) error {
-	p, err := s.program.Clone()
+// pinPrograms pins each program or replaces its pin, in one step each. Versions
+// that are mixed for a moment use the same maps.
+func (s *set) pinPrograms(dir string) error {
+	for _, m := range s.members() {
+		path := programPin(dir, m.info.name)
+		if err := os.RemoveAll(nextName(path)); err != nil {
+			return fmt.Errorf("remove unfinished pin: %w", err)
+		}
+		if err := m.pin(nextName(path)); err != nil {
+			return err
+		}
+		if err := os.Rename(nextName(path), path); err != nil {
+			return fmt.Errorf("publish program pin: %w", err)
+		}
+	}
+	return nil
+}
+
+// pin pins a duplicate, since pinning what is pinned moves the pin.
+func (m *member) pin(path string) error {
+	p, err := m.program.Clone()
 	if err != nil {
 		return fmt.Errorf("duplicate program: %w", err)
 	}

@@ -36,7 +36,7 @@ type Report struct {
 	BPFFS error
 	// RedirectPeer: bpf_redirect_peer (5.10).
 	RedirectPeer error
-	// Conntrack: bpf_skb_ct_lookup (5.18).
+	// Conntrack: bpf_skb_ct_lookup (5.18) and bpf_ct_change_timeout (6.0).
 	Conntrack error
 	// TCX: the TCX hook (6.6). Without it clsact serves; it decides no tier.
 	TCX error
@@ -102,14 +102,14 @@ func HaveConntrack() error {
 		return err
 	}
 	askForConntrack()
-	return supported("bpf_skb_ct_lookup", haveConntrack(spec))
+	return supported("bpf_skb_ct_lookup and bpf_ct_change_timeout", haveConntrack(spec))
 }
 
 // HaveTCX returns nil, or an error that is [ErrNotSupported] where the kernel
 // has no TCX. It asks the loopback device of the calling thread's namespace.
 func HaveTCX() error {
 	const loopback = 1
-	_, err := queryTCX(loopback)
+	_, err := queryTCX(loopback, ebpf.AttachTCXIngress)
 	return supported("tcx", err)
 }
 

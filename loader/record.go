@@ -4,34 +4,53 @@ package loader
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 // recordHeader begins each record. Another header is another format, and a
 // record in another format proves nothing.
-const recordHeader = "zipline-programs-1"
+const recordHeader = "zipline-programs-2"
 
 // record is what the last publisher of a node says it did. It names a program
 // by what only the kernel can give (id, tag and time of load), so that it is
 // believed for exactly the program it was written about.
 type record struct {
-	// Digest of the object file that the program was loaded from.
+	// Digest of the object file that the programs were loaded from.
 	Digest string
-	// ID, Tag and LoadTime (ns since boot) of the program.
-	ID       uint32
-	Tag      string
-	LoadTime uint64
-	// Conntrack says whether the program looks flows up in conntrack.
+	// Programs by name.
+	Programs map[string]programID
+	// Conntrack says whether the programs look flows up in conntrack.
 	Conntrack bool
 	// Module says whether nf_conntrack was in the kernel when Conntrack was found out.
 	Module bool
 }
 
+// programID is a program as only the kernel can name it; LoadTime is in ns
+// since boot.
+type programID struct {
+	ID       uint32
+	Tag      string
+	LoadTime uint64
+}
+
 // describes says whether the record was written about this program.
 func (r *record) describes(info *progInfo) bool {
-	return r.ID == info.id && r.Tag == info.tag && r.LoadTime == info.loadTime
+	return r.Programs[info.name] == programID{info.id, info.tag, info.loadTime}
+}
+
+// describesAll says whether the record was written about this set.
+func (r *record) describesAll(s *set) bool {
+	members := s.members()
+	for _, m := range members {
+		if !r.describes(m.info) {
+			return false
+		}
+	}
+	return len(members) == len(r.Programs)
 }
 
 // current says whether the program is what this binary would load.
@@ -55,21 +74,25 @@ func readRecord(dir string) (*record, error) {
 // decoders take longer than all the system calls beside it.
 func parseRecord(text string) (*record, error) {
 	words := strings.Fields(text)
-	if len(words) != 7 || words[0] != recordHeader {
+	if len(words) < 4 || len(words)%4 != 0 || words[0] != recordHeader {
 		return nil, fmt.Errorf("unknown format %.20q", text)
 	}
-	id, err := strconv.ParseUint(words[2], 10, 32)
-	if err != nil {
-		return nil, fmt.Errorf("program id: %w", err)
+	r := &record{
+		Digest: words[1], Conntrack: words[2] == "conntrack", Module: words[3] == "module",
+		Programs: map[string]programID{},
 	}
-	loadTime, err := strconv.ParseUint(words[4], 10, 64)
-	if err != nil {
-		return nil, fmt.Errorf("load time: %w", err)
+	for words = words[4:]; len(words) > 0; words = words[4:] {
+		id, err := strconv.ParseUint(words[1], 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("program id: %w", err)
+		}
+		loadTime, err := strconv.ParseUint(words[3], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("load time: %w", err)
+		}
+		r.Programs[words[0]] = programID{ID: uint32(id), Tag: words[2], LoadTime: loadTime}
 	}
-	return &record{
-		Digest: words[1], ID: uint32(id), Tag: words[3], LoadTime: loadTime,
-		Conntrack: words[5] == "conntrack", Module: words[6] == "module",
-	}, nil
+	return r, nil
 }
 
 func (r *record) format() string {
@@ -80,7 +103,13 @@ func (r *record) format() string {
 	if r.Module {
 		module = "module"
 	}
-	return fmt.Sprintln(recordHeader, r.Digest, r.ID, r.Tag, r.LoadTime, conntrack, module)
+	var text strings.Builder
+	fmt.Fprint(&text, recordHeader, " ", r.Digest, " ", conntrack, " ", module)
+	for _, name := range slices.Sorted(maps.Keys(r.Programs)) {
+		p := r.Programs[name]
+		fmt.Fprint(&text, " ", name, " ", p.ID, " ", p.Tag, " ", p.LoadTime)
+	}
+	return text.String() + "\n"
 }
 
 // write replaces the record by rename: a reader sees the old one or the new.

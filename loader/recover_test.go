@@ -3,11 +3,14 @@
 package loader
 
 import (
+	"maps"
 	"net/netip"
 	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/zipline-cni/zipline/bpf"
 )
 
 // `ip netns exec` gives each call a new /sys, without a bpffs.
@@ -51,13 +54,16 @@ func TestARecordIsNotBelieved(t *testing.T) {
 	c := newContainer(t, 1)
 	first := mustOpen(t, Site{}, c.index)
 	truth := *first.record
-	for name, change := range map[string]func(*record){
-		"another id":        func(r *record) { r.ID++ },
-		"another tag":       func(r *record) { r.Tag = "0123456789abcdef" },
-		"another load time": func(r *record) { r.LoadTime++ },
+	for name, change := range map[string]func(*programID){
+		"another id":        func(p *programID) { p.ID++ },
+		"another tag":       func(p *programID) { p.Tag = "0123456789abcdef" },
+		"another load time": func(p *programID) { p.LoadTime++ },
 	} {
 		lie := truth
-		change(&lie)
+		lie.Programs = maps.Clone(truth.Programs)
+		p := lie.Programs[bpf.ZiplineProgToDevice]
+		change(&p)
+		lie.Programs[bpf.ZiplineProgToDevice] = p
 		must(t, lie.write(first.dir))
 		if setByRecord(&lie) != nil {
 			t.Errorf("%s: the record is believed", name)

@@ -27,7 +27,7 @@ func (n *Node) scan() ([]attachedSet, error) {
 	var sets []attachedSet
 	byProgram := map[uint32]int{} // program id → place in sets
 	for _, index := range indexes {
-		ids, err := n.site.attachedIDs(index)
+		ids, err := n.site.attachedIDs(index, fromEndpoint)
 		if err != nil {
 			if isGone(err) {
 				continue
@@ -54,7 +54,7 @@ func (n *Node) scan() ([]attachedSet, error) {
 // attachedSet returns the set whose program is attached to a device. Returns
 // errNoProgram where there is none.
 func (n *Node) attachedSet(index int) (*set, error) {
-	ids, err := n.site.attachedIDs(index)
+	ids, err := n.site.attachedIDs(index, fromEndpoint)
 	if err != nil {
 		return nil, err
 	}

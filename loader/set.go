@@ -22,19 +22,31 @@ type shape struct {
 // layout lists the maps that a set consists of, as bpf/lib/maps.h declares
 // them. A test compares the two.
 var layout = map[string]shape{
-	bpf.ZiplineMapEndpoints: {ebpf.Hash, 16, 32, 65536},
+	bpf.ZiplineMapEndpoints: {ebpf.Hash, 16, 40, 65536},
 	bpf.ZiplineMapDevices:   {ebpf.Hash, 4, 48, 65536},
+	bpf.ZiplineMapUplinks:   {ebpf.Hash, 4, 4, 1024},
 	bpf.ZiplineMapCounters:  {ebpf.PerCPUArray, 4, 16, bpf.Hooks * bpf.Reasons},
 }
 
 // errNotOurs says that a program or map is somebody else's, or of another layout.
 var errNotOurs = errors.New("not of this layout")
 
-// set is a program and the maps that it uses. The maps are what makes a set:
-// two programs with the same maps are versions of one.
-type set struct {
+// The programs besides from_endpoint, which makes a set: it alone uses all of
+// the maps.
+var siblings = []string{bpf.ZiplineProgFromUplink, bpf.ZiplineProgToDevice}
+
+// member is an open program.
+type member struct {
 	program *ebpf.Program
 	info    *progInfo
+}
+
+// set is the programs and the maps that they use. The maps are what makes a
+// set: two programs with the same maps are versions of one. from_endpoint is
+// always there; the siblings are where they could be found.
+type set struct {
+	member
+	siblings map[string]*member
 	// maps has the maps but the counters; see openMap.
 	maps map[string]*ebpf.Map
 	// mapIDs has the ids of the maps, by name.
@@ -46,6 +58,9 @@ func (s *set) close() {
 		return
 	}
 	_ = s.program.Close() // closing a descriptor that was only read from
+	for _, m := range s.siblings {
+		_ = m.program.Close()
+	}
 	for _, m := range s.maps {
 		_ = m.Close()
 	}
@@ -61,15 +76,15 @@ func (s *set) sameMaps(other *set) bool {
 	return true
 }
 
-// openProgram takes over the descriptor of a program. Returns errNotOurs for a
-// program that is not ours.
-func openProgram(fd int) (*set, error) {
+// openMember takes over the descriptor of a program. Returns errNotOurs for a
+// program with another name.
+func openMember(fd int, name string) (*member, error) {
 	info, err := getProgInfo(fd)
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	if info.kind != unix.BPF_PROG_TYPE_SCHED_CLS || info.name != bpf.ZiplineProgFromEndpoint {
+	if info.kind != unix.BPF_PROG_TYPE_SCHED_CLS || info.name != name {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("program %d %q: %w", info.id, info.name, errNotOurs)
 	}
@@ -77,7 +92,100 @@ func openProgram(fd int) (*set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open program %d: %w", info.id, err)
 	}
-	return &set{program: program, info: info, maps: map[string]*ebpf.Map{}, mapIDs: map[string]uint32{}}, nil
+	return &member{program, info}, nil
+}
+
+func openProgram(fd int) (*set, error) {
+	m, err := openMember(fd, bpf.ZiplineProgFromEndpoint)
+	if err != nil {
+		return nil, err
+	}
+	return &set{
+		member: *m, siblings: map[string]*member{},
+		maps: map[string]*ebpf.Map{}, mapIDs: map[string]uint32{},
+	}, nil
+}
+
+// memberByID opens a loaded program of ours with this name, of whatever set.
+// Returns errNotOurs for one that does not count in counters like ours.
+func memberByID(id uint32, name string) (*member, error) {
+	fd, err := progByID(id)
+	if err != nil {
+		return nil, fmt.Errorf("open program %d: %w", id, err)
+	}
+	m, err := openMember(fd, name)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(m.info.maps, isCounters) {
+		_ = m.program.Close() // only read from
+		return nil, fmt.Errorf("program %d %q: %w", id, name, errNotOurs)
+	}
+	return m, nil
+}
+
+func isCounters(id uint32) bool {
+	fd, err := mapByID(id)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	info, err := getMapInfo(fd)
+	return err == nil && info.name == bpf.ZiplineMapCounters && info.shape() == layout[info.name]
+}
+
+func (i *mapInfo) shape() shape {
+	return shape{ebpf.MapType(i.kind), i.keySize, i.valueSize, i.maxEntries}
+}
+
+func (m *member) uses(mapID uint32) bool { return slices.Contains(m.info.maps, mapID) }
+
+// addSibling takes over the descriptor of a program of the set. Returns
+// errNotOurs where it does not count in the set's counters.
+func (s *set) addSibling(fd int, name string) error {
+	m, err := openMember(fd, name)
+	if err != nil {
+		return err
+	}
+	if !m.uses(s.mapIDs[bpf.ZiplineMapCounters]) {
+		_ = m.program.Close() // only read from
+		return fmt.Errorf("program %d %q: %w", m.info.id, name, errNotOurs)
+	}
+	s.siblings[name] = m
+	return nil
+}
+
+// addSiblings adds the siblings, each from what open returns.
+func (s *set) addSiblings(open func(name string) (fd int, err error)) error {
+	for _, name := range siblings {
+		fd, err := open(name)
+		if err == nil {
+			err = s.addSibling(fd, name)
+		}
+		if err != nil {
+			return fmt.Errorf("program %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// named returns the program with this name, or nil.
+func (s *set) named(name string) *member {
+	if name == bpf.ZiplineProgFromEndpoint {
+		return &s.member
+	}
+	return s.siblings[name]
+}
+
+// members returns the programs that were found.
+func (s *set) members() []*member {
+	all := []*member{&s.member}
+	for _, name := range siblings {
+		if m := s.siblings[name]; m != nil {
+			all = append(all, m)
+		}
+	}
+	return all
 }
 
 // setOfProgram makes a set of a program and the maps that it uses, and takes
@@ -103,7 +211,7 @@ func setOfProgram(fd int) (*set, error) {
 // setByPin makes a set of what is pinned in a directory. Returns errNotOurs
 // where the pinned program does not use the pinned maps.
 func setByPin(dir string) (*set, error) {
-	fd, err := objGet(programPin(dir))
+	fd, err := objGet(programPin(dir, bpf.ZiplineProgFromEndpoint))
 	if err != nil {
 		return nil, err
 	}
@@ -120,6 +228,10 @@ func setByPin(dir string) (*set, error) {
 			s.close()
 			return nil, err
 		}
+	}
+	if err := s.addSiblings(func(name string) (int, error) { return objGet(programPin(dir, name)) }); err != nil {
+		s.close()
+		return nil, err
 	}
 	return s.complete()
 }
@@ -148,7 +260,7 @@ func (s *set) addMap(fd int) error {
 	if !ok {
 		return unix.Close(fd)
 	}
-	if have := (shape{ebpf.MapType(info.kind), info.keySize, info.valueSize, info.maxEntries}); have != want {
+	if info.shape() != want {
 		_ = unix.Close(fd)
 		return fmt.Errorf("map %q: %w", info.name, errNotOurs)
 	}
@@ -196,7 +308,7 @@ func (s *set) openMaps() (maps map[string]*ebpf.Map, release func(), err error) 
 	return maps, release, nil
 }
 
-// setByID makes a set of a loaded program.
+// setByID makes a set of a loaded program, without its siblings.
 func setByID(id uint32) (*set, error) {
 	fd, err := progByID(id)
 	if err != nil {

@@ -18,14 +18,14 @@ var errNoTCX = errors.New("no tcx")
 // the chain, so whoever wants to see or drop them must come before. It hides
 // nobody, since it says TCX_NEXT to what it leaves alone, and is hidden only by
 // one that says "pass" and means it.
-func attachTCX(s *set, index int) error {
+func attachTCX(m *member, index int, p place) error {
 	// Each round reacts to what another process did since the query.
 	for range 5 {
-		ids, err := queryTCX(index)
+		ids, err := queryTCX(index, p.tcx)
 		if err != nil {
 			return err
 		}
-		err = attachOnce(s, index, ids)
+		err = attachOnce(m, index, p, ids)
 		if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
@@ -33,40 +33,59 @@ func attachTCX(s *set, index int) error {
 	return fmt.Errorf("attached programs keep changing: %w", ErrBusy)
 }
 
-func attachOnce(s *set, index int, ids []uint32) error {
+func attachOnce(m *member, index int, p place, ids []uint32) error {
 	opts := link.RawAttachProgramOptions{
-		Target: index, Program: s.program, Attach: ebpf.AttachTCXIngress, Anchor: link.Tail(),
+		Target: index, Program: m.program, Attach: p.tcx, Anchor: link.Tail(),
 	}
 	for _, id := range ids {
-		if id == s.info.id {
+		if id == m.info.id {
 			return nil
 		}
-		older, err := setByID(id)
+		older, err := memberByID(id, p.program)
 		if err != nil {
 			continue // somebody else's
 		}
-		defer older.close()
+		defer func() { _ = older.program.Close() }() // only read from
 		opts.Anchor = link.ReplaceProgram(older.program)
 	}
 	if err := link.RawAttachProgram(opts); err != nil {
-		return fmt.Errorf("attach tcx ingress: %w", err)
+		return fmt.Errorf("attach %s to tcx: %w", p.program, err)
 	}
 	return nil
 }
 
-// queryTCX returns the ids of the programs on the TCX ingress of a device.
-// Returns errNoTCX where the kernel has no such hook.
-func queryTCX(index int) ([]uint32, error) {
-	result, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
+// queryTCX returns the ids of the programs on a TCX side of a device. Returns
+// errNoTCX where the kernel has no such hook.
+func queryTCX(index int, side ebpf.AttachType) ([]uint32, error) {
+	result, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: side})
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, ebpf.ErrNotSupported) {
 		return nil, errNoTCX
 	}
 	if err != nil {
-		return nil, fmt.Errorf("query tcx ingress: %w", err)
+		return nil, fmt.Errorf("query tcx: %w", err)
 	}
 	ids := make([]uint32, 0, len(result.Programs))
 	for _, p := range result.Programs {
 		ids = append(ids, uint32(p.ID))
 	}
 	return ids, nil
+}
+
+func detachTCX(index int, p place) error {
+	ids, err := queryTCX(index, p.tcx)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		m, err := memberByID(id, p.program)
+		if err != nil {
+			continue // somebody else's, or gone
+		}
+		err = link.RawDetachProgram(link.RawDetachProgramOptions{Target: index, Program: m.program, Attach: p.tcx})
+		_ = m.program.Close() // only read from
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("detach %s from tcx: %w", p.program, err)
+		}
+	}
+	return nil
 }

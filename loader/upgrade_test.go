@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"reflect"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -44,7 +45,7 @@ func TestAnotherVersionIsReplacedEverywhere(t *testing.T) {
 			for _, c := range []*container{a, b} {
 				must(t, renewed.Attached(c.index))
 				wantError(t, old.Attached(c.index), ErrOtherVersion)
-				ids, err := site.attachedIDs(c.index)
+				ids, err := site.attachedIDs(c.index, fromEndpoint)
 				if len(ids) != 1 || err != nil {
 					t.Errorf("programs %v on the device (%v), want one", ids, err)
 				}
@@ -95,7 +96,7 @@ func TestAnUnfinishedReplacementIsFinished(t *testing.T) {
 	outdate(t, old)
 	next, _, err := load(old.set)
 	must(t, err)
-	must(t, attachTCX(next, a.index)) // … and killed
+	must(t, attachTCX(&next.member, a.index, fromEndpoint)) // … and killed
 	next.close()
 	renewed := mustOpen(t, Site{}, 0)
 	if !renewed.sameMaps(old.set) {
@@ -134,10 +135,13 @@ func TestARecordSaysWhetherAProgramIsCurrent(t *testing.T) {
 		if have := c.rec.current("a"); have != c.want {
 			t.Errorf("%s: current is %v, want %v", c.name, have, c.want)
 		}
-		c.rec.ID, c.rec.Tag, c.rec.LoadTime = 7, "0123456789abcdef", 1<<40
+		c.rec.Programs = map[string]programID{
+			bpf.ZiplineProgFromEndpoint: {ID: 7, Tag: "0123456789abcdef", LoadTime: 1 << 40},
+			bpf.ZiplineProgFromUplink:   {ID: 8, Tag: "fedcba9876543210", LoadTime: 1<<40 + 1},
+		}
 		parsed, err := parseRecord(c.rec.format())
 		must(t, err)
-		if *parsed != c.rec {
+		if !reflect.DeepEqual(*parsed, c.rec) {
 			t.Errorf("%s: %+v reads back as %+v", c.name, c.rec, parsed)
 		}
 	}

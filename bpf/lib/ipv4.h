@@ -26,19 +26,22 @@ static __always_inline int ipv4_plain(const struct iphdr *ip)
 	return 0;
 }
 
-/* Step 4: the packet's own tuple. */
-static __always_inline int ipv4_conntrack(struct __sk_buff *skb, const struct iphdr *ip)
+/* Steps 3 to 6 for a packet that may come from where it says. */
+static __always_inline int ipv4_forward(struct __sk_buff *skb, const struct iphdr *ip,
+					const struct endpoint *source)
 {
-	struct ports buf, *ports = packet_header(skb, ETH_HLEN + sizeof(*ip), sizeof(buf), &buf);
-	struct bpf_sock_tuple tuple = {};
+	struct packet pkt = {
+		.saddr = address_v4(ip->saddr),
+		.daddr = address_v4(ip->daddr),
+		.l3_len = sizeof(*ip),
+		.traffic = ip->tos,
+		.protocol = ip->protocol,
+		.ttl = ip->ttl,
+	};
+	int ret;
 
-	if (!ports)
-		return -REASON_NEXT_MALFORMED;
-	tuple.ipv4.saddr = ip->saddr;
-	tuple.ipv4.daddr = ip->daddr;
-	tuple.ipv4.sport = ports->source;
-	tuple.ipv4.dport = ports->dest;
-	return conntrack_lookup(skb, &tuple, sizeof(tuple.ipv4), ip->protocol);
+	ret = frame_check(skb) ?: ipv4_plain(ip) ?: packet_l4(skb, &pkt, ETH_HLEN + sizeof(*ip));
+	return ret ?: forward(skb, &pkt, true, source);
 }
 
 /* An IPv4 packet from a container. */
@@ -46,7 +49,7 @@ static __always_inline int ipv4_from_endpoint(struct __sk_buff *skb)
 {
 	struct ethhdr eth_buf, *eth = packet_header(skb, 0, sizeof(eth_buf), &eth_buf);
 	struct iphdr ip_buf, *ip = packet_header(skb, ETH_HLEN, sizeof(ip_buf), &ip_buf);
-	struct endpoint *source, *dest;
+	struct endpoint *source;
 	struct address addr;
 	int ret;
 
@@ -60,19 +63,33 @@ static __always_inline int ipv4_from_endpoint(struct __sk_buff *skb)
 		return ret;
 	if (!source)
 		return -REASON_NEXT_UNCHECKED;
+	return ipv4_forward(skb, ip, source);
+}
 
-	ret = frame_check(skb) ?: ipv4_plain(ip);
-	if (ret)
-		return ret;
-	addr = address_v4(ip->daddr);
-	ret = local_destination(skb, source, &addr, &dest);
-	if (ret)
-		return ret;
-	ret = local_fits(skb, sizeof(*ip), ETH_HLEN + sizeof(*ip), ip->protocol, dest->mtu) ?:
-	      ipv4_conntrack(skb, ip);
-	if (ret)
-		return ret;
-	return local_deliver(skb, dest);
+/* An IPv4 packet from outside. */
+static __always_inline int ipv4_from_uplink(struct __sk_buff *skb)
+{
+	struct iphdr ip_buf, *ip = packet_header(skb, ETH_HLEN, sizeof(ip_buf), &ip_buf);
+
+	if (!ip || ip->version != 4)
+		return -REASON_NEXT_MALFORMED;
+	return ipv4_forward(skb, ip, NULL);
+}
+
+/* An IPv4 packet that came through the stack. */
+static __always_inline int ipv4_to_device(struct __sk_buff *skb, __u32 directions)
+{
+	struct iphdr ip_buf, *ip = packet_header(skb, ETH_HLEN, sizeof(ip_buf), &ip_buf);
+	struct packet pkt = {};
+	int ret;
+
+	if (!ip || ip->version != 4)
+		return -REASON_NEXT_MALFORMED;
+	pkt.saddr = address_v4(ip->saddr);
+	pkt.daddr = address_v4(ip->daddr);
+	pkt.protocol = ip->protocol;
+	ret = ipv4_plain(ip) ?: packet_l4(skb, &pkt, ETH_HLEN + sizeof(*ip));
+	return ret ?: conntrack_observe(skb, &pkt, true, directions);
 }
 
 #endif

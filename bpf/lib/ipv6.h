@@ -54,54 +54,52 @@ static __always_inline int ipv6_l4(struct __sk_buff *skb, const struct ipv6hdr *
 	return sizeof(*jumbo);
 }
 
-/* Step 4: the packet's own tuple. */
-static __always_inline int ipv6_conntrack(struct __sk_buff *skb, const struct ipv6hdr *ip,
-					  __u32 l4_offset, __u8 protocol)
+/**
+ * ipv6_packet() - read the headers of a packet
+ * @skb: the packet
+ * @ip: its IPv6 header
+ * @pkt: set
+ *
+ * Return: 0 if this is a whole TCP or UDP packet to one receiver, with no
+ * options, else a negative reason
+ */
+static __always_inline int ipv6_packet(struct __sk_buff *skb, const struct ipv6hdr *ip, struct packet *pkt)
 {
-	struct ports buf, *ports = packet_header(skb, l4_offset, sizeof(buf), &buf);
-	struct bpf_sock_tuple tuple = {};
-
-	if (!ports)
-		return -REASON_NEXT_MALFORMED;
-	__builtin_memcpy(tuple.ipv6.saddr, ip->saddr.w, sizeof(tuple.ipv6.saddr));
-	__builtin_memcpy(tuple.ipv6.daddr, ip->daddr.w, sizeof(tuple.ipv6.daddr));
-	tuple.ipv6.sport = ports->source;
-	tuple.ipv6.dport = ports->dest;
-	return conntrack_lookup(skb, &tuple, sizeof(tuple.ipv6), protocol);
-}
-
-/* Steps 3 to 5 for an IPv6 packet whose source is leased to the device. */
-static __always_inline int ipv6_shorten(struct __sk_buff *skb, const struct ipv6hdr *ip,
-					const struct endpoint *source)
-{
-	struct address addr = address_v6(&ip->daddr);
-	__u32 l4_offset = ETH_HLEN + sizeof(*ip);
-	struct endpoint *dest;
-	__u8 protocol;
 	int ret;
 
-	ret = frame_check(skb);
-	if (ret)
-		return ret;
-	if (address_multicast(&addr))
+	pkt->saddr = address_v6(&ip->saddr);
+	pkt->daddr = address_v6(&ip->daddr);
+	pkt->l3_len = sizeof(*ip);
+	pkt->traffic = ip->flow;
+	pkt->ttl = ip->hop_limit;
+	if (address_multicast(&pkt->daddr))
 		return -REASON_NEXT_GROUP;
-	ret = ipv6_l4(skb, ip, &protocol);
+	ret = ipv6_l4(skb, ip, &pkt->protocol);
 	if (ret < 0)
 		return ret;
-	if (ret)
-		l4_offset += sizeof(struct jumbo);
 	if (!ip->hop_limit)
 		return -REASON_NEXT_TTL;
-	if (address_v4_mapped(&addr))
+	if (address_v4_mapped(&pkt->saddr) || address_v4_mapped(&pkt->daddr))
 		return -REASON_NEXT_NO_ENDPOINT;
-	ret = local_destination(skb, source, &addr, &dest);
 	if (ret)
-		return ret;
-	ret = local_fits(skb, sizeof(*ip), l4_offset, protocol, dest->mtu) ?:
-	      ipv6_conntrack(skb, ip, l4_offset, protocol);
-	if (ret)
-		return ret;
-	return local_deliver(skb, dest);
+		return packet_l4(skb, pkt, ETH_HLEN + sizeof(*ip) + sizeof(struct jumbo));
+	return packet_l4(skb, pkt, ETH_HLEN + sizeof(*ip));
+}
+
+/* Steps 3 to 6 for a packet that may come from where it says. */
+static __always_inline int ipv6_forward(struct __sk_buff *skb, const struct ipv6hdr *ip,
+					const struct endpoint *source)
+{
+	struct packet pkt = {};
+	int ret;
+
+	ret = frame_check(skb) ?: ipv6_packet(skb, ip, &pkt);
+	return ret ?: forward(skb, &pkt, false, source);
+}
+
+static __always_inline bool ipv6_version(const struct ipv6hdr *ip)
+{
+	return (ip->flow & bpf_htonl(0xf0000000)) == bpf_htonl(0x60000000);
 }
 
 /* An IPv6 packet from a container. */
@@ -114,7 +112,7 @@ static __always_inline int ipv6_from_endpoint(struct __sk_buff *skb)
 	bool stack_source;
 	int ret;
 
-	if (!eth || !ip || (ip->flow & bpf_htonl(0xf0000000)) != bpf_htonl(0x60000000))
+	if (!eth || !ip || !ipv6_version(ip))
 		return -REASON_NEXT_MALFORMED;
 	addr = address_v6(&ip->saddr);
 	stack_source = address_unspecified(&addr) || address_link_local(&addr);
@@ -134,7 +132,28 @@ static __always_inline int ipv6_from_endpoint(struct __sk_buff *skb)
 		return -REASON_NEXT_STACK_SOURCE;
 	if (!source)
 		return -REASON_NEXT_UNCHECKED;
-	return ipv6_shorten(skb, ip, source);
+	return ipv6_forward(skb, ip, source);
+}
+
+/* An IPv6 packet from outside. */
+static __always_inline int ipv6_from_uplink(struct __sk_buff *skb)
+{
+	struct ipv6hdr ip_buf, *ip = packet_header(skb, ETH_HLEN, sizeof(ip_buf), &ip_buf);
+
+	if (!ip || !ipv6_version(ip))
+		return -REASON_NEXT_MALFORMED;
+	return ipv6_forward(skb, ip, NULL);
+}
+
+/* An IPv6 packet that came through the stack. */
+static __always_inline int ipv6_to_device(struct __sk_buff *skb, __u32 directions)
+{
+	struct ipv6hdr ip_buf, *ip = packet_header(skb, ETH_HLEN, sizeof(ip_buf), &ip_buf);
+	struct packet pkt = {};
+
+	if (!ip || !ipv6_version(ip))
+		return -REASON_NEXT_MALFORMED;
+	return ipv6_packet(skb, ip, &pkt) ?: conntrack_observe(skb, &pkt, false, directions);
 }
 
 #endif

@@ -29,38 +29,6 @@ static __always_inline int local_destination(struct __sk_buff *skb, const struct
 }
 
 /**
- * local_fits() - is every packet on the wire within the MTU?
- * @skb: the packet
- * @l3_len: length of the IP header, without what segmentation removes
- * @l4_offset: of the TCP or UDP header; a constant
- * @protocol: IPPROTO_TCP or IPPROTO_UDP
- * @mtu: of the destination
- *
- * A GSO packet is as large as its segments will be; its own length says
- * nothing, and the length in its IP header may be 0 (BIG TCP).
- *
- * Return: 0 if so, else a negative reason
- */
-static __always_inline int local_fits(struct __sk_buff *skb, __u32 l3_len, __u32 l4_offset,
-				      __u8 protocol, __u32 mtu)
-{
-	__u32 l4_len = UDP_HLEN;
-	__u8 buf, *doff;
-
-	if (!skb->gso_size)
-		return skb->len - ETH_HLEN <= mtu ? 0 : -REASON_NEXT_MTU;
-	if (protocol == IPPROTO_TCP) {
-		doff = packet_header(skb, l4_offset + TCP_DOFF_OFFSET, sizeof(buf), &buf);
-		if (!doff)
-			return -REASON_NEXT_MALFORMED;
-		l4_len = (*doff >> 4) * 4;
-		if (l4_len < TCP_HLEN_MIN)
-			return -REASON_NEXT_MALFORMED;
-	}
-	return l3_len + l4_len + skb->gso_size <= mtu ? 0 : -REASON_NEXT_MTU;
-}
-
-/**
  * local_deliver() - carry the packet into the neighbour's container
  * @skb: the packet
  * @dest: the neighbour

@@ -21,6 +21,7 @@ enum endpoint_flags {
 	ENDPOINT_SOURCE_CHECK = 1, /* drop what has a source address not leased to the device */
 	ENDPOINT_MAC_CHECK = 2, /* drop what has another source MAC */
 	ENDPOINT_DIRECT = 4, /* may talk to its neighbours past the stack */
+	ENDPOINT_TRACKED = 8, /* established flows may pass the stack by */
 };
 
 /**
@@ -32,6 +33,8 @@ enum endpoint_flags {
  * @mac: MAC of the container's device
  * @host_mac: MAC of the host veth
  * @flags: enum endpoint_flags
+ * @slow_path_mark: bits of the conntrack mark that keep a flow in the stack
+ * @pad: 0
  */
 struct endpoint {
 	__u32 ifindex;
@@ -40,6 +43,8 @@ struct endpoint {
 	__u8 mac[ETH_ALEN];
 	__u8 host_mac[ETH_ALEN];
 	__u32 flags;
+	__u32 slow_path_mark;
+	__u32 pad;
 };
 
 #define DEVICE_NETWORKS 4
@@ -60,6 +65,14 @@ struct device {
 	__u64 networks[DEVICE_NETWORKS];
 	__u8 mac[ETH_ALEN];
 	__u8 host_mac[ETH_ALEN];
+	__u32 flags;
+};
+
+/**
+ * struct uplink - a device by which the node reaches others
+ * @flags: 0, for what may come
+ */
+struct uplink {
 	__u32 flags;
 };
 
@@ -94,6 +107,18 @@ struct {
 	__type(value, struct device);
 } devices SEC(".maps");
 
+/*
+ * Keyed by ifindex: the devices that packets may leave by. Written by the
+ * loader package at ADD, when it attaches from_uplink there; read by from_endpoint.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct uplink);
+} uplinks SEC(".maps");
+
 /* Written by the programs, one row per hook and reason; read by the loader package. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -110,6 +135,11 @@ static __always_inline struct endpoint *endpoint_lookup(const struct address *ad
 static __always_inline struct device *device_lookup(__u32 ifindex)
 {
 	return bpf_map_lookup_elem(&devices, &ifindex);
+}
+
+static __always_inline struct uplink *uplink_lookup(__u32 ifindex)
+{
+	return bpf_map_lookup_elem(&uplinks, &ifindex);
 }
 
 /**

@@ -99,6 +99,9 @@ static __always_inline bool nd_load(struct __sk_buff *skb, const struct ipv6hdr 
 {
 	__u32 len = bpf_ntohs(ip->payload_len);
 
+	/* Older verifiers take a swapped value for any 64 bits, and clang drops a mask that it can. */
+	barrier_var(len);
+	len &= 0xffff;
 	if (len < sizeof(msg->nd) || len > sizeof(*msg) || len & 7)
 		return false;
 	__builtin_memset(msg, 0, sizeof(*msg));

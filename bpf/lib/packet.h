@@ -26,6 +26,36 @@ static __always_inline void *packet_header(struct __sk_buff *skb, __u32 offset, 
 	return buf;
 }
 
+/**
+ * struct packet - what is known of a TCP or UDP packet without options
+ * @saddr: source address
+ * @daddr: destination address
+ * @ports: source and destination port
+ * @l4_offset: of the TCP or UDP header
+ * @l3_len: length of the IP header, without what segmentation removes
+ * @traffic: IPv4: the TOS; IPv6: the first word of the header
+ * @l4_len: length of the TCP or UDP header
+ * @protocol: IPPROTO_TCP or IPPROTO_UDP
+ * @ttl: TTL or hop limit
+ * @tcp_flags: of TCP; 0 of UDP
+ *
+ * Whether it is IPv4 is handed on beside it, as a constant: what is written to
+ * the stack the compiler may read back, and the verifier then has to believe
+ * that an IPv4 packet is handled as IPv6.
+ */
+struct packet {
+	struct address saddr;
+	struct address daddr;
+	struct ports ports;
+	__u32 l4_offset;
+	__u32 l3_len;
+	__be32 traffic;
+	__u8 l4_len;
+	__u8 protocol;
+	__u8 ttl;
+	__u8 tcp_flags;
+};
+
 static __always_inline struct address address_v4(__be32 ip)
 {
 	struct address addr = { .w = { 0, 0, bpf_htonl(0xffff), ip } };
@@ -80,6 +110,48 @@ static __always_inline bool mac_equal(const __u8 *a, const __u8 *b)
 static __always_inline void mac_copy(__u8 *to, const __u8 *from)
 {
 	__builtin_memcpy(to, from, ETH_ALEN);
+}
+
+/**
+ * packet_l4() - read the TCP or UDP header
+ * @skb: the packet
+ * @pkt: its protocol is set
+ * @offset: of the header; a constant
+ *
+ * Return: 0, or a negative reason
+ */
+static __always_inline int packet_l4(struct __sk_buff *skb, struct packet *pkt, __u32 offset)
+{
+	struct ports ports_buf, *ports = packet_header(skb, offset, sizeof(ports_buf), &ports_buf);
+	struct tcp_middle tcp_buf, *tcp;
+
+	if (!ports)
+		return -REASON_NEXT_MALFORMED;
+	pkt->ports = *ports;
+	pkt->l4_offset = offset;
+	pkt->l4_len = UDP_HLEN;
+	pkt->tcp_flags = 0;
+	if (pkt->protocol == IPPROTO_UDP)
+		return 0;
+	tcp = packet_header(skb, offset + TCP_MIDDLE_OFFSET, sizeof(tcp_buf), &tcp_buf);
+	if (!tcp)
+		return -REASON_NEXT_MALFORMED;
+	pkt->l4_len = (tcp->doff >> 4) * 4;
+	pkt->tcp_flags = tcp->flags;
+	return pkt->l4_len < TCP_HLEN_MIN ? -REASON_NEXT_MALFORMED : 0;
+}
+
+/**
+ * packet_size() - how large its IP packets are on the wire
+ * @skb: the packet
+ * @pkt: its headers
+ *
+ * A GSO packet is as large as its segments will be; its own length says
+ * nothing, and the length in its IP header may be 0 (BIG TCP).
+ */
+static __always_inline __u32 packet_size(const struct __sk_buff *skb, const struct packet *pkt)
+{
+	return skb->gso_size ? pkt->l3_len + pkt->l4_len + skb->gso_size : skb->len - ETH_HLEN;
 }
 
 #endif

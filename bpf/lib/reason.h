@@ -19,6 +19,8 @@ enum reason {
 	REASON_DIRECT = 1, /* to a neighbour on this node */
 	REASON_ARP_REPLY = 2, /* ARP request answered */
 	REASON_ND_REPLY = 3, /* neighbour solicitation answered */
+	REASON_TRACKED_LOCAL = 4, /* packet of an established flow, to a container */
+	REASON_TRACKED_UPLINK = 5, /* packet of an established flow, to an uplink */
 
 	/* dropped */
 	REASON_DROP_FIRST = 32,
@@ -26,6 +28,7 @@ enum reason {
 	REASON_DROP_MAC = 33, /* source MAC is not the endpoint's */
 	REASON_DROP_ARP = 34, /* ARP sender address not leased to the device */
 	REASON_DROP_VLAN = 35, /* priority tag hides another tag */
+	REASON_DROP_REWRITE = 36, /* translated in part only: never seen */
 
 	/* left to the stack */
 	REASON_NEXT_FIRST = 64,
@@ -47,8 +50,26 @@ enum reason {
 	REASON_NEXT_NETWORK = 79, /* destination in another network */
 	REASON_NEXT_NOT_DIRECT = 80, /* one end does not forward directly */
 	REASON_NEXT_MTU = 81, /* larger than the destination's MTU */
-	REASON_NEXT_TRACKED = 82, /* conntrack knows the flow */
+	/* 82 was: conntrack knows the flow */
 	REASON_NEXT_CONNTRACK = 83, /* conntrack lookup failed */
+	REASON_NEXT_UNTRACKED = 84, /* conntrack does not know the flow */
+	REASON_NEXT_NOT_ESTABLISHED = 85, /* flow opening or closing */
+	REASON_NEXT_TCP_FLAGS = 86, /* SYN, FIN or RST of a known flow */
+	REASON_NEXT_CHECK_IN = 87, /* flow checks in with the stack */
+	REASON_NEXT_SLOW_MARK = 88, /* conntrack mark keeps the flow in the stack */
+	REASON_NEXT_HELPER = 89, /* flow has a conntrack helper */
+	REASON_NEXT_OFFLOADED = 90, /* flow is in a flowtable */
+	REASON_NEXT_NOT_TRACKED = 91, /* container is forwarded by the kernel */
+	REASON_NEXT_ROUTE = 92, /* no plain route to the destination */
+	REASON_NEXT_NEIGHBOUR = 93, /* next hop's MAC unknown */
+	REASON_NEXT_NOT_UPLINK = 94, /* route leads to a device that is no uplink */
+	REASON_NEXT_POLICY_ROUTES = 95, /* node has ip rules of its own */
+	REASON_NEXT_XFRM = 96, /* node has IPsec policies */
+	REASON_NEXT_CHECKSUM = 97, /* kernel cannot mend the checksum */
+	REASON_NEXT_NONLINEAR = 98, /* headers not in the linear part */
+	REASON_NEXT_ADMITTED = 99, /* came through the stack: flow may be carried */
+	REASON_NEXT_TIMEOUT = 100, /* entry's timeout is not conntrack's own */
+	REASON_NEXT_OWN_SOURCE = 101, /* from outside, with the source address of a container here */
 };
 
 /* Reasons that a program can count; the counters map has a row for each. */
@@ -62,9 +83,10 @@ enum reason {
 enum hook {
 	HOOK_ENDPOINT = 0, /* from_endpoint */
 	HOOK_UPLINK = 1, /* from_uplink */
+	HOOK_DEVICE = 2, /* to_device */
 };
 
-#define HOOKS 2
+#define HOOKS 3
 
 /* Never read: a type that nothing refers to is missing from the object's BTF, from which Go has the names. */
 volatile const enum reason reason_type = REASON_DIRECT;

@@ -109,7 +109,18 @@ struct ports {
 	__be16 dest;
 };
 
-#define TCP_DOFF_OFFSET 12 /* data offset in words: upper half of this byte */
+/* The bytes of TCP's header after ports and sequence numbers. */
+struct tcp_middle {
+	__u8 doff; /* in words: the upper half */
+	__u8 flags;
+};
+
+#define TCP_MIDDLE_OFFSET 12
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_CHECK_OFFSET 16
+#define UDP_CHECK_OFFSET 6
 #define TCP_HLEN_MIN 20
 #define UDP_HLEN 8
 
@@ -147,6 +158,42 @@ struct __sk_buff {
 	__u32 gso_segs;
 	__u64 sk;
 	__u32 gso_size;
+};
+
+/* linux/bpf.h: bpf_l4_csum_replace */
+#define BPF_F_PSEUDO_HDR (1 << 4)
+#define BPF_F_MARK_MANGLED_0 (1 << 5)
+#define BPF_F_IPV6 (1 << 7) /* 6.16, and backports */
+
+/* linux/bpf.h: return codes of bpf_fib_lookup */
+#define BPF_FIB_LKUP_RET_SUCCESS 0
+#define BPF_FIB_LKUP_RET_NO_NEIGH 7
+#define BPF_FIB_LKUP_RET_FRAG_NEEDED 8
+
+/* linux/socket.h */
+#define AF_INET 2
+#define AF_INET6 10
+
+#define IPV6_FLOWINFO_MASK 0x0fffffff
+
+/* The question and the answer of bpf_fib_lookup (linux/bpf.h). */
+struct bpf_fib_lookup {
+	__u8 family;
+	__u8 l4_protocol;
+	__be16 sport;
+	__be16 dport;
+	__u16 tot_len; /* answer: the MTU */
+	__u32 ifindex;
+	union {
+		__u8 tos;
+		__be32 flowinfo;
+	};
+	__be32 src[4];
+	__be32 dst[4];
+	__be16 h_vlan_proto;
+	__be16 h_vlan_TCI;
+	__u8 smac[ETH_ALEN];
+	__u8 dmac[ETH_ALEN];
 };
 
 /* The tuple of bpf_skb_ct_lookup (linux/bpf.h). */

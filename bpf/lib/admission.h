@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef ZIPLINE_ADMISSION_H
+#define ZIPLINE_ADMISSION_H
+
+/*
+ * How long a direction of a flow may stay away from the stack, in seconds: a
+ * new rule meets an old flow within twice that.
+ */
+#define CHECK_IN_SECONDS 2
+
+/* The two bits of an entry's expiry that say which directions are admitted. */
+#define ADMITTED_SHIFT 2
+#define ADMITTED_CELL 16 /* jiffies; the next such boundary and the bits fit in */
+
+/*
+ * What a program at ingress tells to_device about a packet that it leaves to
+ * the stack: skb->tc_index = ADMIT | directions to admit. It is cleared on
+ * arrival, so nobody else can say it.
+ */
+#define ADMIT 0x7a40
+#define ADMIT_DIRECTIONS 3
+
+/**
+ * conntrack_lifetime() - the timeout that conntrack gave an established entry
+ * @ct: the entry
+ * @protocol: IPPROTO_TCP or IPPROTO_UDP
+ *
+ * Each entry has exactly one: a young UDP flow (assured together with its first
+ * long timeout), and TCP data that nobody acknowledges (nf_conntrack_tcp_packet),
+ * have a shorter one. An entry to which conntrack gave yet another one (a peer
+ * with window 0) does not come out as admitted, which is right as well.
+ *
+ * Return: jiffies
+ */
+static __always_inline __u32 conntrack_lifetime(const struct nf_conn *ct, __u8 protocol)
+{
+	const struct nf_ip_net *proto = &ct->ct_net.net->ct.nf_ct_proto;
+	__u32 full, reduced;
+
+	if (protocol != IPPROTO_TCP)
+		return ct->status & IPS_ASSURED ? proto->udp.timeouts[UDP_CT_REPLIED] :
+						  proto->udp.timeouts[UDP_CT_UNREPLIED];
+	full = proto->tcp.timeouts[TCP_CONNTRACK_ESTABLISHED];
+	reduced = proto->tcp.timeouts[TCP_CONNTRACK_UNACK];
+	if (reduced < full &&
+	    (ct->proto.tcp.seen[0].flags | ct->proto.tcp.seen[1].flags) & IP_CT_TCP_FLAG_DATA_UNACKNOWLEDGED)
+		return reduced;
+	return full;
+}
+
+/**
+ * conntrack_admitted() - the directions of which packets came through the whole stack lately
+ * @ct: the entry
+ * @lifetime: that conntrack gave it
+ *
+ * The entry's own expiry holds the answer. conntrack sets it to now + T when a
+ * packet comes in, before any filter has seen the packet. to_device, which
+ * sees what came through, raises it above that (conntrack_admit). So an expiry
+ * further away than T is to_device's, and one that is not says that the flow
+ * has to check in. With that no packet's journey has to be remembered anywhere
+ * else, and no entry can expire while its flow is carried.
+ *
+ * Return: bit 0 for the original direction, bit 1 for the reply's
+ */
+static __always_inline __u32 conntrack_admitted(const struct nf_conn *ct, __u32 lifetime)
+{
+	__u32 expiry = ct->timeout;
+	__s32 over = expiry - (__u32)bpf_jiffies64() - lifetime;
+
+	if (over <= 0 || over > (__s32)(CHECK_IN_SECONDS * tick_hz + ADMITTED_CELL))
+		return 0;
+	return (expiry >> ADMITTED_SHIFT) & ADMIT_DIRECTIONS;
+}
+
+/**
+ * conntrack_admit() - remember that packets of these directions came through
+ * @ct: the entry
+ * @lifetime: that conntrack gave it, less than a second ago
+ * @directions: as conntrack_admitted() returns them
+ *
+ * What is admitted now was admitted after this packet had come in, since its
+ * own coming in took away what was before: packets of both directions are on
+ * their way through the stack at once, and neither may undo the other.
+ *
+ * An entry with another time left has a timeout policy of its own or a fixed
+ * timeout: it is left alone, and the flow in the stack.
+ *
+ * Return: negative reason
+ */
+static __always_inline int conntrack_admit(struct nf_conn *ct, __u32 lifetime, __u32 directions)
+{
+	__u32 now = bpf_jiffies64(), meanwhile = conntrack_admitted(ct, lifetime), expiry;
+	__s32 spent = now + lifetime - ct->timeout;
+
+	if (!meanwhile && (spent < 0 || spent >= (__s32)tick_hz))
+		return -REASON_NEXT_TIMEOUT;
+	directions |= meanwhile;
+	expiry = now + lifetime + CHECK_IN_SECONDS * tick_hz;
+	/* The middle of the cell: a tick between here and the helper's own look at the clock changes nothing. */
+	expiry = (expiry & ~(ADMITTED_CELL - 1)) | directions << ADMITTED_SHIFT | 2;
+	if (bpf_ct_change_timeout(ct, (__u64)(expiry - now) * 1000 / tick_hz))
+		return -REASON_NEXT_TIMEOUT;
+	if (((ct->timeout ^ expiry) >> ADMITTED_SHIFT) & ADMIT_DIRECTIONS) {
+		/* This CPU was stopped in between (a guest's can be): other directions must not pass for admitted. */
+		bpf_ct_change_timeout(ct, (__u64)lifetime * 1000 / tick_hz);
+		return -REASON_NEXT_TIMEOUT;
+	}
+	return -REASON_NEXT_ADMITTED;
+}
+
+/**
+ * conntrack_observe() - admit the directions that the program at ingress asked for
+ * @skb: a packet that came through the stack, translated by it
+ * @pkt: its tuple
+ * @v4: IPv4, else IPv6; a constant
+ * @directions: to admit
+ *
+ * Return: negative reason
+ */
+static __always_inline int conntrack_observe(struct __sk_buff *skb, const struct packet *pkt, bool v4,
+					     __u32 directions)
+{
+	struct bpf_ct_opts opts = {};
+	struct nf_conn *ct;
+	int ret;
+
+	if (!have_conntrack)
+		return -REASON_NEXT_UNTRACKED;
+	ct = conntrack_lookup(skb, pkt, v4, true, &opts);
+	if (!ct)
+		return -REASON_NEXT_UNTRACKED;
+	ret = conntrack_carried(ct, pkt);
+	if (!ret)
+		ret = conntrack_admit(ct, conntrack_lifetime(ct, pkt->protocol), directions);
+	bpf_ct_release(ct);
+	return ret;
+}
+
+#endif

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef ZIPLINE_FLOW_H
+#define ZIPLINE_FLOW_H
+
+/**
+ * struct flow - what conntrack does to a packet
+ * @saddr: source address to leave with
+ * @daddr: destination address to leave with
+ * @ports: ports to leave with
+ * @mark: of the entry
+ * @admit: what to tell to_device when the packet goes to the stack
+ * @policy_routes: whether the node has ip rules of its own
+ * @xfrm: whether the node has IPsec policies
+ */
+struct flow {
+	struct address saddr;
+	struct address daddr;
+	struct ports ports;
+	__u32 mark;
+	__u16 admit;
+	bool policy_routes;
+	bool xfrm;
+};
+
+/* What the node has that would send a packet another way, or not in clear. */
+static __always_inline void flow_read_node(const struct nf_conn *ct, struct flow *flow)
+{
+	const struct net *net = ct->ct_net.net;
+
+	flow->policy_routes = false;
+	if (kernel_has(net->ipv4.fib_has_custom_rules))
+		flow->policy_routes |= net->ipv4.fib_has_custom_rules;
+	if (kernel_has(net->ipv6.fib6_has_custom_rules))
+		flow->policy_routes |= net->ipv6.fib6_has_custom_rules;
+	flow->xfrm = false;
+	if (kernel_has(net->xfrm))
+		flow->xfrm = net->xfrm.policy_count[0] | net->xfrm.policy_count[1] |
+			     net->xfrm.policy_count[2];
+}
+
+/* NAT makes of a packet the inverse of what the other direction looks like. */
+#define FLOW_READ_TUPLE(flow, other, v4)                                        \
+	do {                                                                    \
+		if (v4) {                                                       \
+			(flow)->saddr = address_v4((other)->dst.u3.all[0]);     \
+			(flow)->daddr = address_v4((other)->src.u3.all[0]);     \
+		} else {                                                        \
+			(flow)->saddr.w[0] = (other)->dst.u3.all[0];            \
+			(flow)->saddr.w[1] = (other)->dst.u3.all[1];            \
+			(flow)->saddr.w[2] = (other)->dst.u3.all[2];            \
+			(flow)->saddr.w[3] = (other)->dst.u3.all[3];            \
+			(flow)->daddr.w[0] = (other)->src.u3.all[0];            \
+			(flow)->daddr.w[1] = (other)->src.u3.all[1];            \
+			(flow)->daddr.w[2] = (other)->src.u3.all[2];            \
+			(flow)->daddr.w[3] = (other)->src.u3.all[3];            \
+		}                                                               \
+		(flow)->ports.source = (other)->dst.u.all;                      \
+		(flow)->ports.dest = (other)->src.u.all;                        \
+	} while (0)
+
+static __always_inline int flow_read(const struct nf_conn *ct, __u8 dir, const struct packet *pkt,
+				     bool v4, struct flow *flow)
+{
+	__u32 admitted, own = 1 << (dir & 1);
+	int ret;
+
+	ret = conntrack_carried(ct, pkt);
+	if (ret)
+		return ret;
+	admitted = conntrack_admitted(ct, conntrack_lifetime(ct, pkt->protocol));
+	/*
+	 * A check-in keeps what the other direction has. A packet that could be
+	 * carried and goes to the stack all the same must not: else a direction
+	 * that never is carried would renew the other one for ever.
+	 */
+	flow->admit = ADMIT | own | (admitted & own ? 0 : admitted);
+	if (!(admitted & own))
+		return -REASON_NEXT_CHECK_IN;
+	flow->mark = 0;
+	if (kernel_has(ct->mark))
+		flow->mark = ct->mark;
+	flow_read_node(ct, flow);
+	if (dir)
+		FLOW_READ_TUPLE(flow, &ct->tuplehash[0].tuple, v4);
+	else
+		FLOW_READ_TUPLE(flow, &ct->tuplehash[1].tuple, v4);
+	return 0;
+}
+
+/**
+ * conntrack_flow() - what conntrack does to this packet
+ * @skb: the packet
+ * @pkt: its tuple
+ * @v4: IPv4, else IPv6; a constant
+ * @flow: set where 0 is returned; its admit in any case
+ *
+ * Return: 0 if the packet may be carried past the stack, -REASON_NEXT_UNTRACKED
+ * if conntrack does not know its flow, else another negative reason
+ */
+static __always_inline int conntrack_flow(struct __sk_buff *skb, const struct packet *pkt, bool v4,
+					  struct flow *flow)
+{
+	struct bpf_ct_opts opts = {};
+	struct nf_conn *ct;
+	int ret;
+
+	flow->admit = 0;
+	if (!have_conntrack)
+		return -REASON_NEXT_UNTRACKED;
+	ct = conntrack_lookup(skb, pkt, v4, false, &opts);
+	if (!ct)
+		return opts.error == -ENOENT ? -REASON_NEXT_UNTRACKED : -REASON_NEXT_CONNTRACK;
+	ret = flow_read(ct, opts.dir, pkt, v4, flow);
+	bpf_ct_release(ct);
+	return ret;
+}
+
+#endif
