@@ -30,6 +30,7 @@ type deletion struct {
 func deleteDevice(name string, index int) *deletion {
 	d := &deletion{name: name, index: index, result: make(chan error, 1)}
 	if index == 0 {
+		rcu.Settle() // an earlier removal may have been killed
 		d.ended = true
 		return d
 	}

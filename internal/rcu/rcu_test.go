@@ -72,9 +72,7 @@ func TestLeftoverOfAKilledProcessIsPutBack(t *testing.T) {
 	if err := os.WriteFile(copiedState, []byte(content(t, state)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := expedite(copied, copiedState, func() error { return nil }); err != nil {
-		t.Fatal(err)
-	}
+	settle(copied, copiedState)
 	if got := content(t, copied); !strings.HasPrefix(got, "0") {
 		t.Errorf("knob is %q after the next user", got)
 	}

@@ -38,12 +38,29 @@ type Container struct {
 
 func newNode(tb testing.TB, opts Options) *Node {
 	tb.Helper()
+	keepExpedited(tb)
 	ns, err := newNamespace("node", unix.CLONE_NEWNS, mountPrivate)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(ns.Close)
 	return &Node{Namespace: *ns, pluginPath: strings.Join(opts.PluginPath, ":"), tb: tb}
+}
+
+// keepExpedited puts the machine's switch for grace periods back after the
+// test: the note by which a killed process asks the next one to do so lies in
+// the node's own /run and goes with it.
+func keepExpedited(tb testing.TB) {
+	const knob = "/sys/kernel/rcu_expedited"
+	before, err := os.ReadFile(knob)
+	if err != nil {
+		return
+	}
+	tb.Cleanup(func() {
+		if after, err := os.ReadFile(knob); err == nil && string(after) != string(before) {
+			_ = os.WriteFile(knob, before, 0) // best effort: it only costs time
+		}
+	})
 }
 
 // mountPrivate gives the calling thread's mount namespace the directories of a
