@@ -13,6 +13,7 @@ import (
 
 	"github.com/zipline-cni/zipline/datapath/conntrack"
 	"github.com/zipline-cni/zipline/datapath/nat"
+	"github.com/zipline-cni/zipline/internal/rcu"
 	"github.com/zipline-cni/zipline/loader"
 )
 
@@ -21,6 +22,7 @@ import (
 // elements whose device is gone. subnets are those of the network, as far as
 // known. It goes on after an error and returns all of them joined.
 func Collect(network string, valid []Attachment, subnets []netip.Prefix) error {
+	rcu.Settle() // a removal may have been killed
 	keep := map[string]bool{}
 	for _, a := range valid {
 		keep[a.Device()] = true
