@@ -99,8 +99,8 @@ const (
 )
 
 type ZiplineUplink struct {
-	_     structs.HostLayout
-	Flags uint32
+	_   structs.HostLayout
+	Mtu uint32
 }
 
 // Names of all BPF objects in the ELF.

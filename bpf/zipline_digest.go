@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "4dd52fb9547f636f1a0193a8eaa633c3"
+const digest = "3a4cc47aec759a4f5324d61f042603f8"

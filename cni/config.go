@@ -4,10 +4,10 @@ package cni
 
 import (
 	"encoding/json"
-	"fmt"
 	"net"
 	"net/netip"
 	"path"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -118,7 +118,7 @@ func (m *mark) UnmarshalJSON(data []byte) error {
 	}
 	value, err := strconv.ParseUint(text, 0, 32)
 	if err != nil {
-		return fmt.Errorf("slowPathMark %q is no 32 bit number", text)
+		return &json.UnmarshalTypeError{Value: strconv.Quote(text), Type: reflect.TypeFor[uint32]()}
 	}
 	*m = mark(value)
 	return nil

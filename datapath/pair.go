@@ -164,15 +164,39 @@ func (e *Endpoint) prepareHost() error {
 	return writeSysctl("ipv6/conf/"+e.Device()+"/accept_redirects", "0")
 }
 
-// setOffload raises the GSO and GRO limits. A kernel without BIG TCP
-// (before 5.19, for IPv4 before 6.3) refuses; only "on" makes that an error.
+// setOffload raises the GSO and GRO limits of IPv4. A kernel without BIG TCP
+// for IPv4 (before 6.3) refuses or ignores it; only "on" makes that an error.
+//
+// IPv6 keeps its limit: there such a packet carries a jumbo header, which the
+// kernel counts as part of each segment when it forwards (ip6_pkt_too_big,
+// skb_gso_validate_network_len), so that no packet of full segments fits the
+// MTU. Whatever goes through the stack, and each flow does, would crawl.
 func (e *Endpoint) setOffload(index int) error {
 	if e.offload == 0 {
 		return nil
 	}
-	err := nlink.SetLink(index, nlink.LinkChange{OffloadSize: e.offload})
-	if err != nil && e.BigTCP == BigTCPOn {
+	err := nlink.SetLink(index, nlink.LinkChange{OffloadSize4: e.offload})
+	if e.BigTCP != BigTCPOn {
+		return nil
+	}
+	if err == nil {
+		err = checkOffload(index, e.offload)
+	}
+	if err != nil {
 		return &UnsupportedError{Key: "bigTCP", Reason: err}
+	}
+	return nil
+}
+
+var errNoBigTCP = errors.New("the kernel has no BIG TCP for IPv4")
+
+func checkOffload(index int, size uint32) error {
+	link, err := netlink.LinkByIndex(index)
+	if err != nil {
+		return fmt.Errorf("read device %d: %w", index, err)
+	}
+	if link.Attrs().GSOIPv4MaxSize != size {
+		return errNoBigTCP
 	}
 	return nil
 }

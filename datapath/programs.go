@@ -122,13 +122,12 @@ func (e *Endpoint) entry(s *Spec, a Address, tracked bool) loader.Endpoint {
 	}
 }
 
-// attachUplinks attaches the programs to the uplinks that are there. What was
-// an uplink and is gone is forgotten on the way.
+// attachUplinks attaches the programs to the uplinks that are there.
 func (s *Spec) attachUplinks(node *loader.Node) error {
-	indexes, err := s.uplinkIndexes()
+	uplinks, err := s.uplinks()
 	errs := []error{err}
-	for _, index := range indexes {
-		if err := node.AttachUplink(index); err != nil && !isNotFound(err) {
+	for index, mtu := range uplinks {
+		if err := node.AttachUplink(index, mtu); err != nil && !isNotFound(err) {
 			errs = append(errs, err)
 		}
 	}

@@ -23,46 +23,76 @@ const defaultMTU = 1500
 // 128, 192 and 256 KiB between two containers.
 const bigTCPSize = 192 << 10
 
+// uplink is a device by which the node reaches others.
+type uplink struct {
+	netlink.Link
+	// routeMTU is the least MTU of its default routes themselves; 0 = none.
+	routeMTU uint32
+}
+
 // uplinks returns the devices of the node's default routes of a family. IPv4
 // routes come in the order of their address, 0.0.0.0 first, so the cost does
 // not grow with the number of routes; IPv6 default routes come last.
-func uplinks(family int) ([]netlink.Link, error) {
-	indexes := map[int]bool{}
+func uplinks(family int) ([]uplink, error) {
+	mtus := map[int]uint32{} // device → least MTU of a route
 	err := nlink.EachRoute(nlink.RouteFilter{Family: family}, func(r nlink.Route) bool {
-		if r.Dst.Bits() == 0 && r.Device != 0 {
-			indexes[r.Device] = true
+		if r.Dst.Bits() != 0 {
+			return family == unix.AF_INET6 || r.Dst.Addr().IsUnspecified()
 		}
-		return family == unix.AF_INET6 || r.Dst.Addr().IsUnspecified()
+		for _, index := range append(r.NextHops, r.Device) {
+			if index != 0 {
+				mtus[index] = leastMTU(mtus[index], r.MTU)
+			}
+		}
+		return true
 	})
 	if err != nil {
 		return nil, err
 	}
-	links := make([]netlink.Link, 0, len(indexes))
-	for index := range indexes {
+	found := make([]uplink, 0, len(mtus))
+	for index, mtu := range mtus {
 		link, err := netlink.LinkByIndex(index)
 		if err != nil {
 			return nil, fmt.Errorf("read uplink %d: %w", index, err)
 		}
-		links = append(links, link)
+		found = append(found, uplink{link, mtu})
 	}
-	return links, nil
+	return found, nil
 }
 
-// uplinkIndexes returns the devices that the endpoint's uplinks are now. A name
-// without a device is none: a tunnel may come later.
-func (s *Spec) uplinkIndexes() ([]int, error) {
-	links, err := s.namedUplinks()
-	if len(s.Uplinks) == 0 {
-		links, err = s.defaultUplinks()
+// leastMTU returns the smaller of two, of which 0 is none.
+func leastMTU(a, b uint32) uint32 {
+	if a == 0 || b == 0 {
+		return max(a, b)
 	}
-	var indexes []int
-	for _, link := range links {
-		if isUplink(link) {
-			indexes = append(indexes, link.Attrs().Index)
+	return min(a, b)
+}
+
+// uplinks returns the uplinks of the endpoint as they are now, by index, with
+// the route MTU of each. A name without a device is none: a tunnel may come later.
+func (s *Spec) uplinks() (map[int]uint32, error) {
+	defaults, err := s.defaultUplinks()
+	if err != nil {
+		return nil, err
+	}
+	links := defaults
+	if len(s.Uplinks) > 0 {
+		if links, err = s.namedUplinks(); err != nil {
+			return nil, err
 		}
 	}
-	slices.Sort(indexes)
-	return slices.Compact(indexes), err
+	found := map[int]uint32{}
+	for _, l := range links {
+		if isUplink(l) {
+			found[l.Attrs().Index] = leastMTU(found[l.Attrs().Index], l.routeMTU)
+		}
+	}
+	for _, l := range defaults {
+		if mtu, used := found[l.Attrs().Index]; used {
+			found[l.Attrs().Index] = leastMTU(mtu, l.routeMTU)
+		}
+	}
+	return found, nil
 }
 
 // isUplink says whether the programs understand what a device carries: Ethernet
@@ -72,9 +102,9 @@ func isUplink(link netlink.Link) bool {
 	return attrs.EncapType == "ether" && !isOurs(attrs)
 }
 
-func (s *Spec) defaultUplinks() ([]netlink.Link, error) {
+func (s *Spec) defaultUplinks() ([]uplink, error) {
 	has4, has6 := s.families()
-	var links []netlink.Link
+	var links []uplink
 	var errs []error
 	for family, wanted := range map[int]bool{unix.AF_INET: has4, unix.AF_INET6: has6} {
 		if !wanted {
@@ -88,8 +118,8 @@ func (s *Spec) defaultUplinks() ([]netlink.Link, error) {
 
 // namedUplinks only lists the node's devices where a glob has to be compared
 // with all of them.
-func (s *Spec) namedUplinks() ([]netlink.Link, error) {
-	var links []netlink.Link
+func (s *Spec) namedUplinks() ([]uplink, error) {
+	var links []uplink
 	var globs []string
 	for _, name := range s.Uplinks {
 		if strings.ContainsAny(name, `*?[\`) {
@@ -103,7 +133,7 @@ func (s *Spec) namedUplinks() ([]netlink.Link, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read uplink %s: %w", name, err)
 		}
-		links = append(links, link)
+		links = append(links, uplink{Link: link})
 	}
 	if len(globs) == 0 {
 		return links, nil
@@ -114,7 +144,7 @@ func (s *Spec) namedUplinks() ([]netlink.Link, error) {
 	}
 	for _, link := range all {
 		if matchesAny(globs, link.Attrs().Name) {
-			links = append(links, link)
+			links = append(links, uplink{Link: link})
 		}
 	}
 	return links, nil
@@ -128,7 +158,7 @@ func matchesAny(globs []string, name string) bool {
 }
 
 // anyUplinks returns the IPv4 uplinks, or the IPv6 ones of a node without.
-func anyUplinks() ([]netlink.Link, error) {
+func anyUplinks() ([]uplink, error) {
 	links, err := uplinks(unix.AF_INET)
 	if err != nil || len(links) > 0 {
 		return links, err

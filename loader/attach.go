@@ -5,6 +5,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -71,6 +72,9 @@ func (n *Node) attachedTo(index int, p place) error {
 	if err != nil {
 		return fmt.Errorf("query programs of device %d: %w", index, err)
 	}
+	if own != nil && slices.Contains(ids, own.info.id) {
+		return nil
+	}
 	for _, id := range ids {
 		other, err := memberByID(id, p.program)
 		if err != nil {
@@ -78,8 +82,6 @@ func (n *Node) attachedTo(index int, p place) error {
 		}
 		defer func() { _ = other.program.Close() }() // only read from
 		switch {
-		case own != nil && id == own.info.id:
-			return nil
 		case other.uses(n.mapIDs[bpf.ZiplineMapCounters]):
 			return fmt.Errorf("%w: %s %d", ErrOtherVersion, p.program, id)
 		default:

@@ -13,9 +13,10 @@ import (
 var uplinkPlaces = []place{fromUplink, toDevice}
 
 // AttachUplink attaches the node's programs to a device by which it reaches
-// others, and lets packets leave by it. It is cheap where that is so already,
-// and does nothing where flows are not tracked. Returns [ErrForeign], [ErrFull].
-func (n *Node) AttachUplink(index int) error {
+// others, and lets packets of at most mtu bytes leave by it (0: the device's
+// own MTU is all that limits them). It is cheap where that is so already, and
+// does nothing where flows are not tracked. Returns [ErrForeign], [ErrFull].
+func (n *Node) AttachUplink(index int, mtu uint32) error {
 	if !n.TracksFlows() {
 		return nil
 	}
@@ -25,10 +26,10 @@ func (n *Node) AttachUplink(index int) error {
 		}
 	}
 	// Published after its programs, so that what leaves by it can be answered.
-	if n.isUplink(index) {
+	if now, err := n.uplink(index); err == nil && now.Mtu == mtu {
 		return nil
 	}
-	if err := put(n.maps[bpf.ZiplineMapUplinks], uint32(index), bpf.ZiplineUplink{}); err != nil {
+	if err := put(n.maps[bpf.ZiplineMapUplinks], uint32(index), bpf.ZiplineUplink{Mtu: mtu}); err != nil {
 		return fmt.Errorf("publish uplink %d: %w", index, err)
 	}
 	return nil
@@ -40,8 +41,8 @@ func (n *Node) UplinkAttached(index int) error {
 	if err := n.attachedAt(index, uplinkPlaces); err != nil {
 		return err
 	}
-	if !n.isUplink(index) {
-		return fmt.Errorf("uplink %d: %w", index, ErrNotFound)
+	if _, err := n.uplink(index); err != nil {
+		return fmt.Errorf("uplink %d: %w", index, err)
 	}
 	return nil
 }
@@ -56,9 +57,9 @@ func (n *Node) Uplinks() ([]int, error) {
 	return indexes, err
 }
 
-func (n *Node) isUplink(index int) bool {
-	var v bpf.ZiplineUplink
-	return get(n.maps[bpf.ZiplineMapUplinks], uint32(index), &v) == nil
+func (n *Node) uplink(index int) (v bpf.ZiplineUplink, err error) {
+	err = get(n.maps[bpf.ZiplineMapUplinks], uint32(index), &v)
+	return v, err
 }
 
 // ReleaseUplinks takes the programs off the uplinks when no endpoint is left.

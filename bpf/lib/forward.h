@@ -65,6 +65,7 @@ static __always_inline int forward_uplink(struct __sk_buff *skb, const struct pa
 					  const struct flow *flow, bool v4)
 {
 	struct bpf_fib_lookup fib = {};
+	struct uplink *uplink;
 	int ret;
 
 	if (flow->policy_routes)
@@ -95,8 +96,11 @@ static __always_inline int forward_uplink(struct __sk_buff *skb, const struct pa
 		return -REASON_NEXT_MTU;
 	if (ret != BPF_FIB_LKUP_RET_SUCCESS)
 		return -REASON_NEXT_ROUTE;
-	if (!uplink_lookup(fib.ifindex))
+	uplink = uplink_lookup(fib.ifindex);
+	if (!uplink)
 		return -REASON_NEXT_NOT_UPLINK;
+	if (uplink->mtu && packet_size(skb, pkt) > uplink->mtu)
+		return -REASON_NEXT_MTU;
 	ret = rewrite(skb, pkt, flow, v4, fib.dmac, fib.smac, false);
 	if (ret)
 		return ret;

@@ -70,10 +70,11 @@ struct device {
 
 /**
  * struct uplink - a device by which the node reaches others
- * @flags: 0, for what may come
+ * @mtu: the least that a route by it has of its own, 0 where none has: the
+ *       stack keeps it when it forwards, bpf_fib_lookup does not tell it
  */
 struct uplink {
-	__u32 flags;
+	__u32 mtu;
 };
 
 /**

@@ -38,13 +38,13 @@ type LinkChange struct {
 	// NoLinkLocal6 keeps the kernel from generating an IPv6 link-local
 	// address (addr_gen_mode none).
 	NoLinkLocal6 bool
-	// OffloadSize is the largest GSO and GRO packet in bytes, IPv4 and IPv6.
-	OffloadSize uint32
+	// OffloadSize4 is the largest GSO and GRO packet of IPv4 in bytes.
+	OffloadSize4 uint32
 }
 
 // SetLink applies a change to the device with the given index in one
-// message. A kernel that does not know OffloadSize above 64 KiB refuses the
-// whole message with EINVAL or ERANGE (rtnetlink(7)).
+// message. A kernel that does not know OffloadSize4 (before 6.3) ignores it or
+// refuses the whole message with EINVAL or ERANGE (rtnetlink(7)).
 func SetLink(index int, c LinkChange) error {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
@@ -56,9 +56,9 @@ func SetLink(index int, c LinkChange) error {
 	if c.Alias != "" {
 		req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(c.Alias)))
 	}
-	if c.OffloadSize != 0 {
-		for _, attr := range []int{unix.IFLA_GSO_MAX_SIZE, unix.IFLA_GRO_MAX_SIZE, unix.IFLA_GSO_IPV4_MAX_SIZE, unix.IFLA_GRO_IPV4_MAX_SIZE} {
-			req.AddData(nl.NewRtAttr(attr, nl.Uint32Attr(c.OffloadSize)))
+	if c.OffloadSize4 != 0 {
+		for _, attr := range []int{unix.IFLA_GSO_IPV4_MAX_SIZE, unix.IFLA_GRO_IPV4_MAX_SIZE} {
+			req.AddData(nl.NewRtAttr(attr, nl.Uint32Attr(c.OffloadSize4)))
 		}
 	}
 	if len(c.Conf4) > 0 || c.NoLinkLocal6 {

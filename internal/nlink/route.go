@@ -37,6 +37,8 @@ type Route struct {
 	Priority uint32 // metric
 	Type     uint8  // RTN_…
 	Protocol uint8  // RTPROT_…
+	MTU      uint32 // of the route itself, 0 where it has none
+	NextHops []int  // ifindexes of a multipath route, which has no Device
 }
 
 // EachRoute calls f for the routes of the main table that match, until f
@@ -141,6 +143,17 @@ func parseRoute(data []byte) (Route, bool) {
 			route.Device = int(attrs.Uint32())
 		case unix.RTA_PRIORITY:
 			route.Priority = attrs.Uint32()
+		case unix.RTA_METRICS:
+			attrs.Nested(func(metrics *mdlayher.AttributeDecoder) error {
+				for metrics.Next() {
+					if metrics.Type() == unix.RTAX_MTU {
+						route.MTU = metrics.Uint32()
+					}
+				}
+				return nil
+			})
+		case unix.RTA_MULTIPATH:
+			route.NextHops = parseNextHops(attrs.Bytes())
 		}
 	}
 	if attrs.Err() != nil {
@@ -148,4 +161,17 @@ func parseRoute(data []byte) (Route, bool) {
 	}
 	route.Dst = netip.PrefixFrom(addr, bits)
 	return route, true
+}
+
+// parseNextHops reads the devices of RTA_MULTIPATH (struct rtnexthop, rtnetlink(7)).
+func parseNextHops(data []byte) (indexes []int) {
+	for len(data) >= unix.SizeofRtNexthop {
+		length := int(binary.NativeEndian.Uint16(data))
+		if length < unix.SizeofRtNexthop || length > len(data) {
+			break
+		}
+		indexes = append(indexes, int(binary.NativeEndian.Uint32(data[4:])))
+		data = data[min((length+3)&^3, len(data)):]
+	}
+	return indexes
 }

@@ -127,7 +127,7 @@ func TestEachRouteStopsWithoutReadingTheWholeTable(t *testing.T) {
 func TestSetLinkChangesAllAtOnce(t *testing.T) {
 	inNetns(t, func() {
 		run(t, "ip link add va type veth peer name vb")
-		change := LinkChange{Up: true, Alias: "zipline x", Conf4: map[int]uint32{ConfForwarding: 1, ConfProxyARP: 1, ConfARPNotify: 1}, NoLinkLocal6: true, OffloadSize: 1 << 17}
+		change := LinkChange{Up: true, Alias: "zipline x", Conf4: map[int]uint32{ConfForwarding: 1, ConfProxyARP: 1, ConfARPNotify: 1}, NoLinkLocal6: true, OffloadSize4: 1 << 17}
 		if err := SetLink(index(t, "va"), change); err != nil {
 			t.Errorf("SetLink: %v", err)
 			return
@@ -141,7 +141,7 @@ func TestSetLinkChangesAllAtOnce(t *testing.T) {
 		if attrs.Alias != "zipline x" || attrs.RawFlags&unix.IFF_UP == 0 {
 			t.Errorf("alias %q flags %x", attrs.Alias, attrs.RawFlags)
 		}
-		if attrs.GSOMaxSize != 1<<17 || attrs.GROMaxSize != 1<<17 || attrs.GSOIPv4MaxSize != 1<<17 || attrs.GROIPv4MaxSize != 1<<17 {
+		if attrs.GSOMaxSize != 1<<16 || attrs.GROMaxSize != 1<<16 || attrs.GSOIPv4MaxSize != 1<<17 || attrs.GROIPv4MaxSize != 1<<17 {
 			t.Errorf("offload sizes %d %d %d %d", attrs.GSOMaxSize, attrs.GROMaxSize, attrs.GSOIPv4MaxSize, attrs.GROIPv4MaxSize)
 		}
 		for _, name := range []string{"forwarding", "proxy_arp", "arp_notify"} {
