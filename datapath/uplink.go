@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
 	"github.com/vishvananda/netlink"
@@ -30,10 +31,21 @@ type uplink struct {
 	routeMTU uint32
 }
 
-// uplinks returns the devices of the node's default routes of a family. IPv4
+// defaultRoutes remembers what [uplinks] found: ADD asks for the size of its
+// devices and again for the uplinks themselves.
+var defaultRoutes = map[int]func() ([]uplink, error){
+	unix.AF_INET:  sync.OnceValues(func() ([]uplink, error) { return readUplinks(unix.AF_INET) }),
+	unix.AF_INET6: sync.OnceValues(func() ([]uplink, error) { return readUplinks(unix.AF_INET6) }),
+}
+
+// uplinks returns the devices of the node's default routes of a family, as the
+// process found them first.
+func uplinks(family int) ([]uplink, error) { return defaultRoutes[family]() }
+
+// readUplinks reads the devices of the node's default routes of a family. IPv4
 // routes come in the order of their address, 0.0.0.0 first, so the cost does
 // not grow with the number of routes; IPv6 default routes come last.
-func uplinks(family int) ([]uplink, error) {
+func readUplinks(family int) ([]uplink, error) {
 	mtus := map[int]uint32{} // device → least MTU of a route
 	err := nlink.EachRoute(nlink.RouteFilter{Family: family}, func(r nlink.Route) bool {
 		if r.Dst.Bits() != 0 {

@@ -29,14 +29,15 @@ type variant struct {
 }
 
 var (
-	kernelTier = variant{"kernel", "zipline", "kernel"}
-	directTier = variant{"direct", "zipline", "direct"}
-	bridge     = variant{"bridge", "bridge", ""}
+	kernelTier  = variant{"kernel", "zipline", "kernel"}
+	directTier  = variant{"direct", "zipline", "direct"}
+	trackedTier = variant{"tracked", "zipline", "tracked"}
+	bridge      = variant{"bridge", "bridge", ""}
 
 	// tiers are the ways of zipline to forward; each has to pass every case.
-	tiers = []variant{kernelTier, directTier}
+	tiers = []variant{kernelTier, directTier, trackedTier}
 	// all compares them with the reference.
-	all = []variant{kernelTier, directTier, bridge}
+	all = []variant{kernelTier, directTier, trackedTier, bridge}
 )
 
 // network is what a test says about a configuration. The zero value of each
