@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "3a4cc47aec759a4f5324d61f042603f8"
+const digest = "f37c0b764ea3e0a2080332359bd1fc9c"

@@ -9,7 +9,8 @@
  * @ports: ports to leave with
  * @mark: of the entry
  * @admit: what to tell to_device when the packet goes to the stack
- * @policy_routes: whether the node has ip rules of its own
+ * @policy_routes: whether the node has ip rules of its own, or chooses among
+ *                 next hops by ports
  * @xfrm: whether the node has IPsec policies
  */
 struct flow {
@@ -18,7 +19,7 @@ struct flow {
 	struct ports ports;
 	__u32 mark;
 	__u16 admit;
-	bool policy_routes;
+	__u8 policy_routes;
 	bool xfrm;
 };
 
@@ -27,11 +28,19 @@ static __always_inline void flow_read_node(const struct nf_conn *ct, struct flow
 {
 	const struct net *net = ct->ct_net.net;
 
-	flow->policy_routes = false;
+	flow->policy_routes = 0;
 	if (kernel_has(net->ipv4.fib_has_custom_rules))
 		flow->policy_routes |= net->ipv4.fib_has_custom_rules;
 	if (kernel_has(net->ipv6.fib6_has_custom_rules))
 		flow->policy_routes |= net->ipv6.fib6_has_custom_rules;
+	/*
+	 * The stack hashes what the sending socket says where the packet has that,
+	 * bpf_fib_lookup the ports: a flow would leave by two next hops.
+	 */
+	if (kernel_has(net->ipv4.sysctl_fib_multipath_hash_policy))
+		flow->policy_routes |= net->ipv4.sysctl_fib_multipath_hash_policy;
+	if (kernel_has(net->ipv6.sysctl.multipath_hash_policy))
+		flow->policy_routes |= net->ipv6.sysctl.multipath_hash_policy;
 	flow->xfrm = false;
 	if (kernel_has(net->xfrm))
 		flow->xfrm = net->xfrm.policy_count[0] | net->xfrm.policy_count[1] |

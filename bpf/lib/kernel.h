@@ -99,11 +99,18 @@ struct netns_ct {
 	struct nf_ip_net nf_ct_proto;
 } __reloc;
 
+/* The policies are numbers of one byte or four, less than 256: the first byte will do. */
 struct netns_ipv4 {
 	bool fib_has_custom_rules;
+	__u8 sysctl_fib_multipath_hash_policy;
+} __reloc;
+
+struct netns_sysctl_ipv6 {
+	__u8 multipath_hash_policy;
 } __reloc;
 
 struct netns_ipv6 {
+	struct netns_sysctl_ipv6 sysctl;
 	bool fib6_has_custom_rules;
 } __reloc;
 
