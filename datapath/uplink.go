@@ -178,35 +178,46 @@ func anyUplinks() ([]uplink, error) {
 	return uplinks(unix.AF_INET6)
 }
 
+// legacyOffload is the largest packet without BIG TCP (GSO_LEGACY_MAX_SIZE).
+const legacyOffload = 64 << 10
+
 // deviceLimits resolves MTU and offload size of a pair against the uplinks.
 // An offload size of 0 means the kernel's own.
 func deviceLimits(p Pair) (mtu int, offload uint32, err error) {
-	mtu = p.MTU
-	if mtu != 0 && p.BigTCP != BigTCPAuto {
-		return mtu, offloadSize(p.BigTCP == BigTCPOn), nil
+	if p.BigTCP == BigTCPOn {
+		offload = bigTCPSize
+	}
+	if p.MTU != 0 && p.BigTCP != BigTCPAuto {
+		return p.MTU, offload, nil
 	}
 	links, err := anyUplinks()
 	if err != nil {
 		return 0, 0, err
 	}
-	big := p.BigTCP == BigTCPOn || p.BigTCP == BigTCPAuto && len(links) > 0
-	least := defaultMTU
-	for _, link := range links {
-		attrs := link.Attrs()
-		least = min(least, attrs.MTU)
-		if p.BigTCP == BigTCPAuto && attrs.TSOMaxSize < bigTCPSize {
-			big = false
+	mtu = p.MTU
+	if mtu == 0 {
+		mtu = defaultMTU
+		for _, link := range links {
+			mtu = min(mtu, link.Attrs().MTU)
 		}
 	}
-	if mtu == 0 {
-		mtu = least
+	if p.BigTCP == BigTCPAuto {
+		offload = commonOffload(links)
 	}
-	return mtu, offloadSize(big), nil
+	return mtu, offload, nil
 }
 
-func offloadSize(big bool) uint32 {
-	if big {
-		return bigTCPSize
+// commonOffload returns the largest packet that every uplink is set to take, 0
+// where that is not BIG TCP. What a device could take (tso_max_size) does not
+// count: a packet above what it is set to take is segmented in software there
+// (gso_features_check), which costs far more than large packets gain.
+func commonOffload(links []uplink) uint32 {
+	least := uint32(bigTCPSize)
+	for _, link := range links {
+		least = min(least, link.Attrs().GSOIPv4MaxSize)
 	}
-	return 0
+	if len(links) == 0 || least <= legacyOffload {
+		return 0
+	}
+	return least
 }

@@ -99,7 +99,7 @@ func slowDown(d *demo, p *pod) {
 		if err != nil {
 			return err
 		}
-		endpoint.Direct = false
+		endpoint.Direct, endpoint.Tracked = false, false
 		return node.Upsert(p.address.Addr(), endpoint)
 	})
 	if err != nil {
