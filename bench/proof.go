@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/zipline-cni/zipline/bpf"
+	"github.com/zipline-cni/zipline/internal/testrig"
+	"github.com/zipline-cni/zipline/loader"
+)
+
+// minCarried is the share of a connection's packets that eBPF has to carry. The
+// first packets and the last ones of every flow are the kernel's.
+const minCarried = 0.95
+
+// proof reads a node's counters to show which way the packets of a connection
+// have gone.
+type proof struct {
+	node *testrig.Node
+	// carriers are the programs that have to carry nearly all packets, with the
+	// number of packets that each meets for a transaction. Empty where
+	// eBPF has to carry none.
+	carriers map[bpf.Hook]int
+}
+
+// tally is how many packets a program has carried past the stack, and how many it
+// has left to the stack or dropped.
+type tally struct{ carried, left uint64 }
+
+type tallies map[bpf.Hook]tally
+
+// count reads the counters of the node. A node without programs has none.
+func (p *proof) count() (tallies, error) {
+	found := tallies{}
+	err := p.node.Do(func() (err error) {
+		node, err := loader.Find(0)
+		if errors.Is(err, loader.ErrNotLoaded) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, node.Close()) }()
+		counters, err := node.Counters()
+		for _, c := range counters {
+			found[c.Hook] = found[c.Hook].add(c)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read counters: %w", err)
+	}
+	return found, nil
+}
+
+// add counts what belongs to traffic, not what a device says on its own account
+// (address resolution, multicast).
+func (t tally) add(c loader.Counter) tally {
+	switch c.Reason {
+	case bpf.ZiplineReasonREASON_ARP_REPLY, bpf.ZiplineReasonREASON_ND_REPLY,
+		bpf.ZiplineReasonREASON_NEXT_ARP, bpf.ZiplineReasonREASON_NEXT_ND,
+		bpf.ZiplineReasonREASON_NEXT_GROUP, bpf.ZiplineReasonREASON_NEXT_STACK_SOURCE:
+		return t
+	}
+	if c.Reason.Verdict() == bpf.VerdictRedirect {
+		t.carried += c.Packets
+	} else {
+		t.left += c.Packets
+	}
+	return t
+}
+
+// judge compares the counters of before and after a connection with what has to
+// be so, and returns the smallest share that eBPF has carried, with a complaint.
+func (p *proof) judge(before, after tallies, transactions uint64) (share float64, complaint string) {
+	if len(p.carriers) == 0 {
+		for hook := range bpf.Hook(bpf.Hooks) {
+			if n := after[hook].carried - before[hook].carried; n > 0 {
+				return 0, fmt.Sprintf("%s carried %d packets past the stack", hook, n)
+			}
+		}
+		return 0, ""
+	}
+	share = 1
+	for hook := range bpf.Hook(bpf.Hooks) {
+		packets, carrier := p.carriers[hook]
+		if !carrier {
+			continue
+		}
+		carried, left := after[hook].carried-before[hook].carried, after[hook].left-before[hook].left
+		if want := minCarried * float64(packets) * float64(transactions); carried == 0 || float64(carried) < want {
+			return 0, fmt.Sprintf("%s carried %d packets past the stack, left %d; transactions: %d", hook, carried, left, transactions)
+		}
+		share = min(share, float64(carried)/float64(carried+left))
+	}
+	if share < minCarried {
+		complaint = fmt.Sprintf("only %.1f %% of the packets carried past the stack", share*100)
+	}
+	return share, complaint
+}
