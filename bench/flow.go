@@ -23,7 +23,8 @@ const (
 	// WireAgain is another one: what the two differ by is what a run of this
 	// length cannot tell from nothing.
 	WireAgain Subject = "wire again"
-	// Tracked, Direct and Kernel are the plugin under test, by its key "forwarding".
+	// Tracked, Direct and Kernel are the plugin under test, by its key "forwarding",
+	// with "bigTCP" off. [Zipline] is the plugin without either key.
 	Tracked Subject = "tracked"
 	Direct  Subject = "direct"
 	Kernel  Subject = "kernel"
@@ -71,11 +72,14 @@ type Placement string
 
 // The placements.
 const (
-	// Apart pins them to different CPUs, Together to the same one. Free leaves
-	// it to the kernel.
-	Apart    Placement = "apart"
+	// Together pins them to one CPU. Each packet then costs what the way costs
+	// and a switch from one process to the other, and no other CPU has to be woken:
+	// on a virtual machine that alone takes longer than all the rest.
 	Together Placement = "together"
-	Free     Placement = "free"
+	// Apart pins them to different CPUs.
+	Apart Placement = "apart"
+	// Free leaves it to the kernel.
+	Free Placement = "free"
 )
 
 // FlowOptions shape a run of [Traffic] or [Tax].
@@ -167,7 +171,7 @@ func (p Placement) cpus(allowed []int) (client, server int, err error) {
 	case Free:
 		return load.AnyCPU, load.AnyCPU, nil
 	default:
-		return 0, 0, fmt.Errorf("placement %q is not one of %s, %s, %s", p, Apart, Together, Free)
+		return 0, 0, fmt.Errorf("placement %q is not one of %s, %s, %s", p, Together, Apart, Free)
 	}
 }
 

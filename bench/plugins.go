@@ -32,16 +32,15 @@ func newPlugins(tb testing.TB, program, dir string) map[Subject]Plugin {
 		Program: filepath.Join(dir, "bridge"), CNIPath: dir, Path: systemPath,
 		Config: fmt.Sprintf(config, "bridge", ""),
 	}
-	// As an ADD without the key, and in each of its modes.
-	zipline := func(forwarding string) Plugin {
-		if forwarding != "" {
-			forwarding = fmt.Sprintf(`"forwarding":%q,`, forwarding)
-		}
+	zipline := func(keys string) Plugin {
 		return Plugin{
 			Program: program, CNIPath: filepath.Dir(program) + ":" + dir, Path: systemPath,
-			Config: fmt.Sprintf(config, "zipline", forwarding),
+			Config: fmt.Sprintf(config, "zipline", keys),
 		}
 	}
+	// With packets no larger than those of the wire and of the bridge, so that
+	// the ways are compared and nothing else.
+	forwarding := func(mode string) Plugin { return zipline(fmt.Sprintf(`"forwarding":%q,"bigTCP":"off",`, mode)) }
 	for _, p := range []Plugin{bridge, zipline("")} {
 		if _, err := os.Stat(p.Program); err != nil {
 			tb.Fatal(fmt.Errorf("find plugin: %w", err))
@@ -49,6 +48,6 @@ func newPlugins(tb testing.TB, program, dir string) map[Subject]Plugin {
 	}
 	return map[Subject]Plugin{
 		Zipline: zipline(""), Control: zipline(""), Bridge: bridge,
-		Tracked: zipline("tracked"), Direct: zipline("direct"), Kernel: zipline("kernel"),
+		Tracked: forwarding("tracked"), Direct: forwarding("direct"), Kernel: forwarding("kernel"),
 	}
 }

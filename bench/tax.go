@@ -45,7 +45,7 @@ func DefaultTaxOptions() FlowOptions {
 		Rounds: 100, Duration: 400 * time.Millisecond, Warmup: 100 * time.Millisecond,
 		Workloads: []Workload{TCPRR, TCPStream, TCPMaerts, UDPRR},
 		Subjects:  []Subject{WithPrograms, Without},
-		Placement: Apart, Seed: 1,
+		Placement: Together, Seed: 1,
 	}
 }
 

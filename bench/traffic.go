@@ -17,8 +17,8 @@ func DefaultTrafficOptions() FlowOptions {
 	return FlowOptions{
 		Rounds: 60, Duration: 400 * time.Millisecond, Warmup: 100 * time.Millisecond,
 		Workloads: []Workload{TCPRR, TCPStream},
-		Subjects:  []Subject{Wire, WireAgain, Bridge, Tracked, Direct, Kernel},
-		Placement: Apart, Seed: 1,
+		Subjects:  []Subject{Wire, WireAgain, Bridge, Tracked, Direct, Kernel, Zipline},
+		Placement: Together, Seed: 1,
 	}
 }
 

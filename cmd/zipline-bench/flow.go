@@ -34,7 +34,7 @@ func flow(name string, opts *bench.FlowOptions, measure func(context.Context, be
 	c.flags.DurationVar(&opts.Duration, "duration", opts.Duration, "time of one measurement")
 	c.flags.DurationVar(&opts.Warmup, "warmup", opts.Warmup, "time of a connection before its measurement")
 	c.flags.Uint64Var(&opts.Seed, "seed", opts.Seed, "seed of the order in a round and of the intervals")
-	c.flags.StringVar((*string)(&opts.Placement), "cpus", string(opts.Placement), "where the ends run: apart, together (on one CPU), free")
+	c.flags.StringVar((*string)(&opts.Placement), "cpus", string(opts.Placement), "where the ends run: together (on one CPU), apart, free")
 	subset(c, "workloads", &opts.Workloads, bench.TCPRR, bench.UDPRR, bench.TCPStream, bench.TCPMaerts)
 	if name == "traffic" {
 		subset(c, "subjects", &opts.Subjects, opts.Subjects...)

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/zipline-cni/zipline/bpf"
+	"github.com/zipline-cni/zipline/loader"
+)
+
+func TestProofOfTheWay(t *testing.T) {
+	const in, out = bpf.HookEndpoint, bpf.HookUplink
+	both := map[bpf.Hook]int{in: 1, out: 1}
+	for _, c := range []struct {
+		name         string
+		carriers     map[bpf.Hook]int
+		after        tallies
+		transactions uint64
+		share        float64
+		complaint    string
+	}{
+		{"all carried", both, tallies{in: {1010, 10}, out: {1010, 0}}, 1000, 0.99, ""},
+		{"left by one program", both, tallies{in: {1000, 0}, out: {1000, 100}}, 1000, 0.909, "only 90.9 % of the packets"},
+		{"one program sees nothing", both, tallies{in: {1000, 0}}, 0, 0, "from_uplink carried 0 packets"},
+		{"one program sees too little", both, tallies{in: {1000, 0}, out: {10, 0}}, 1000, 0, "from_uplink carried 10 packets"},
+		{"bulk has fewer acks than data", both, tallies{in: {1000, 10}, out: {10, 0}}, 0, 0.99, ""},
+		{"one of two directions is not carried", map[bpf.Hook]int{in: 2}, tallies{in: {1000, 0}}, 1000, 0, "from_endpoint carried 1000"},
+		{"both directions by one program", map[bpf.Hook]int{in: 2}, tallies{in: {2000, 0}}, 1000, 1, ""},
+		{"the kernel alone", nil, tallies{in: {0, 1000}}, 1000, 0, ""},
+		{"a program where there should be none", nil, tallies{out: {1, 1000}}, 1000, 0, "from_uplink carried 1 packets"},
+	} {
+		// What was counted before belongs to others.
+		before := tallies{in: {5, 7}, out: {11, 13}}
+		after := tallies{}
+		for _, hook := range []bpf.Hook{in, out} {
+			after[hook] = tally{before[hook].carried + c.after[hook].carried, before[hook].left + c.after[hook].left}
+		}
+		share, complaint := (&proof{carriers: c.carriers}).judge(before, after, c.transactions)
+		if share < c.share-0.001 || share > c.share+0.001 || !strings.Contains(complaint, c.complaint) || (complaint == "") != (c.complaint == "") {
+			t.Errorf("%s: share %.3f, complaint %q", c.name, share, complaint)
+		}
+	}
+}
+
+func TestTallyLeavesOutWhatDevicesSay(t *testing.T) {
+	var got tally
+	for _, reason := range []bpf.Reason{
+		bpf.ZiplineReasonREASON_DIRECT, bpf.ZiplineReasonREASON_ARP_REPLY, bpf.ZiplineReasonREASON_NEXT_GROUP,
+		bpf.ZiplineReasonREASON_NEXT_NO_ENDPOINT, bpf.ZiplineReasonREASON_DROP_SOURCE, bpf.ZiplineReasonREASON_NEXT_ND,
+	} {
+		got = got.add(loader.Counter{Reason: reason, Packets: 10})
+	}
+	if want := (tally{carried: 10, left: 20}); got != want {
+		t.Errorf("tally %+v; want %+v", got, want)
+	}
+}
