@@ -14,8 +14,8 @@ func (r *FlowReport) WriteText(w io.Writer) error {
 	_, _ = fmt.Fprintf(&out, "%s\n\n", r.Machine)
 	_, _ = fmt.Fprintf(&out, "One connection for %v after %v; its ends on CPUs: %s. cpu is what all CPUs of the machine were busy,\n"+
 		"per transaction or per MB, whoever was. Ratios are medians of paired rounds [95 %% interval].\n"+
-		"by eBPF is the smallest share of a round's packets; a round below %.0f %% is invalid.\n",
-		r.Duration, r.Warmup, r.Placement, minCarried*100)
+		"by eBPF is the smallest share of a round's packets; a round whose packets went another way than it is about is invalid.\n",
+		r.Duration, r.Warmup, r.Placement)
 	for i, row := range r.Rows {
 		if i == 0 || row.Path != r.Rows[i-1].Path || row.Workload != r.Rows[i-1].Workload {
 			r.writeCell(&out, row.Path, row.Workload)

@@ -58,18 +58,17 @@ func newPluginWorld(tb testing.TB, subject Subject, plugin Plugin) (map[Path]lan
 
 // newProof returns what a subject has to show on a path, or nil.
 func newProof(node *testrig.Node, subject Subject, path Path) *proof {
-	p := &proof{node: node}
 	switch {
-	case subject == Kernel:
 	case subject == Bridge:
 		return nil
+	case subject == Kernel:
+		return &proof{node, carriedByNone}
 	case path == Local:
 		// It meets both directions.
-		p.carriers = map[bpf.Hook]int{bpf.HookEndpoint: 2}
+		return &proof{node, carriedBy(map[bpf.Hook]int{bpf.HookEndpoint: 2})}
 	default:
-		p.carriers = map[bpf.Hook]int{bpf.HookEndpoint: 1, bpf.HookUplink: 1}
+		return &proof{node, carriedBy(map[bpf.Hook]int{bpf.HookEndpoint: 1, bpf.HookUplink: 1})}
 	}
-	return p
 }
 
 // attached is a container with an address.

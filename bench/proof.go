@@ -19,10 +19,11 @@ const minCarried = 0.95
 // have gone.
 type proof struct {
 	node *testrig.Node
-	// carriers are the programs that have to carry nearly all packets, with the
-	// number of packets that each meets for a transaction. Empty where
-	// eBPF has to carry none.
-	carriers map[bpf.Hook]int
+	// judge compares the counters of before and after a connection with what
+	// has to be so. It returns the smallest share of packets that eBPF has
+	// carried in any program, and a complaint or "". Transactions are 0 where
+	// nobody knows how many packets there have to be.
+	judge func(before, after tallies, transactions uint64) (share float64, complaint string)
 }
 
 // tally is how many packets a program has carried past the stack, and how many it
@@ -72,31 +73,57 @@ func (t tally) add(c loader.Counter) tally {
 	return t
 }
 
-// judge compares the counters of before and after a connection with what has to
-// be so, and returns the smallest share that eBPF has carried, with a complaint.
-func (p *proof) judge(before, after tallies, transactions uint64) (share float64, complaint string) {
-	if len(p.carriers) == 0 {
+// met returns what a program has met between two readings.
+func met(before, after tallies, hook bpf.Hook) tally {
+	return tally{after[hook].carried - before[hook].carried, after[hook].left - before[hook].left}
+}
+
+// carriedBy returns the judge of a path that eBPF has to carry nearly all packets
+// of, given how many packets each program meets for a transaction.
+func carriedBy(carriers map[bpf.Hook]int) func(before, after tallies, transactions uint64) (float64, string) {
+	return func(before, after tallies, transactions uint64) (share float64, complaint string) {
+		share = 1
 		for hook := range bpf.Hook(bpf.Hooks) {
-			if n := after[hook].carried - before[hook].carried; n > 0 {
-				return 0, fmt.Sprintf("%s carried %d packets past the stack", hook, n)
+			packets, carrier := carriers[hook]
+			if !carrier {
+				continue
 			}
+			got := met(before, after, hook)
+			if want := minCarried * float64(packets) * float64(transactions); got.carried == 0 || float64(got.carried) < want {
+				return 0, fmt.Sprintf("%s carried %d packets past the stack, left %d; transactions: %d", hook, got.carried, got.left, transactions)
+			}
+			share = min(share, float64(got.carried)/float64(got.carried+got.left))
+		}
+		if share < minCarried {
+			complaint = fmt.Sprintf("only %.1f %% of the packets carried past the stack", share*100)
+		}
+		return share, complaint
+	}
+}
+
+// carriedByNone judges a path where eBPF has to carry nothing.
+func carriedByNone(before, after tallies, _ uint64) (float64, string) {
+	for hook := range bpf.Hook(bpf.Hooks) {
+		if n := met(before, after, hook).carried; n > 0 {
+			return 0, fmt.Sprintf("%s carried %d packets past the stack", hook, n)
+		}
+	}
+	return 0, ""
+}
+
+// taxedBy returns the judge of a path whose packets meet a program that carries
+// none of them, or where that program is off, and meets nothing.
+func taxedBy(hook bpf.Hook, on bool) func(before, after tallies, transactions uint64) (float64, string) {
+	return func(before, after tallies, transactions uint64) (float64, string) {
+		got := met(before, after, hook)
+		switch {
+		case got.carried > 0:
+			return 0, fmt.Sprintf("%s carried %d packets past the stack", hook, got.carried)
+		case on && (got.left == 0 || got.left < transactions):
+			return 0, fmt.Sprintf("%s met %d packets; transactions: %d", hook, got.left, transactions)
+		case !on && got.left > 0:
+			return 0, fmt.Sprintf("%s met %d packets while it was off", hook, got.left)
 		}
 		return 0, ""
 	}
-	share = 1
-	for hook := range bpf.Hook(bpf.Hooks) {
-		packets, carrier := p.carriers[hook]
-		if !carrier {
-			continue
-		}
-		carried, left := after[hook].carried-before[hook].carried, after[hook].left-before[hook].left
-		if want := minCarried * float64(packets) * float64(transactions); carried == 0 || float64(carried) < want {
-			return 0, fmt.Sprintf("%s carried %d packets past the stack, left %d; transactions: %d", hook, carried, left, transactions)
-		}
-		share = min(share, float64(carried)/float64(carried+left))
-	}
-	if share < minCarried {
-		complaint = fmt.Sprintf("only %.1f %% of the packets carried past the stack", share*100)
-	}
-	return share, complaint
 }

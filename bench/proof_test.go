@@ -12,10 +12,11 @@ import (
 
 func TestProofOfTheWay(t *testing.T) {
 	const in, out = bpf.HookEndpoint, bpf.HookUplink
-	both := map[bpf.Hook]int{in: 1, out: 1}
+	both := carriedBy(map[bpf.Hook]int{in: 1, out: 1})
+	one := carriedBy(map[bpf.Hook]int{in: 2})
 	for _, c := range []struct {
 		name         string
-		carriers     map[bpf.Hook]int
+		judge        func(before, after tallies, transactions uint64) (float64, string)
 		after        tallies
 		transactions uint64
 		share        float64
@@ -26,10 +27,16 @@ func TestProofOfTheWay(t *testing.T) {
 		{"one program sees nothing", both, tallies{in: {1000, 0}}, 0, 0, "from_uplink carried 0 packets"},
 		{"one program sees too little", both, tallies{in: {1000, 0}, out: {10, 0}}, 1000, 0, "from_uplink carried 10 packets"},
 		{"bulk has fewer acks than data", both, tallies{in: {1000, 10}, out: {10, 0}}, 0, 0.99, ""},
-		{"one of two directions is not carried", map[bpf.Hook]int{in: 2}, tallies{in: {1000, 0}}, 1000, 0, "from_endpoint carried 1000"},
-		{"both directions by one program", map[bpf.Hook]int{in: 2}, tallies{in: {2000, 0}}, 1000, 1, ""},
-		{"the kernel alone", nil, tallies{in: {0, 1000}}, 1000, 0, ""},
-		{"a program where there should be none", nil, tallies{out: {1, 1000}}, 1000, 0, "from_uplink carried 1 packets"},
+		{"one of two directions is not carried", one, tallies{in: {1000, 0}}, 1000, 0, "from_endpoint carried 1000"},
+		{"both directions by one program", one, tallies{in: {2000, 0}}, 1000, 1, ""},
+		{"the kernel alone", carriedByNone, tallies{in: {0, 1000}}, 1000, 0, ""},
+		{"a program where there should be none", carriedByNone, tallies{out: {1, 1000}}, 1000, 0, "from_uplink carried 1 packets"},
+		{"a program that is passed", taxedBy(out, true), tallies{out: {0, 1001}}, 1000, 0, ""},
+		{"a program that is not passed", taxedBy(out, true), tallies{out: {0, 10}}, 1000, 0, "from_uplink met 10 packets; transactions: 1000"},
+		{"a program that bulk does not pass", taxedBy(out, true), tallies{in: {0, 10}}, 0, 0, "from_uplink met 0 packets"},
+		{"a program that is off", taxedBy(out, false), tallies{}, 1000, 0, ""},
+		{"a program that is not off", taxedBy(out, false), tallies{out: {0, 1}}, 1000, 0, "from_uplink met 1 packets while it was off"},
+		{"a tax that carries", taxedBy(out, true), tallies{out: {5, 1000}}, 1000, 0, "from_uplink carried 5 packets"},
 	} {
 		// What was counted before belongs to others.
 		before := tallies{in: {5, 7}, out: {11, 13}}
@@ -37,7 +44,7 @@ func TestProofOfTheWay(t *testing.T) {
 		for _, hook := range []bpf.Hook{in, out} {
 			after[hook] = tally{before[hook].carried + c.after[hook].carried, before[hook].left + c.after[hook].left}
 		}
-		share, complaint := (&proof{carriers: c.carriers}).judge(before, after, c.transactions)
+		share, complaint := c.judge(before, after, c.transactions)
 		if share < c.share-0.001 || share > c.share+0.001 || !strings.Contains(complaint, c.complaint) || (complaint == "") != (c.complaint == "") {
 			t.Errorf("%s: share %.3f, complaint %q", c.name, share, complaint)
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zipline-cni/zipline/bpf"
 	"github.com/zipline-cni/zipline/internal/tbrun"
 	"github.com/zipline-cni/zipline/internal/testrig"
 )
@@ -91,7 +92,11 @@ func (r *flowRun) measureTax() error {
 	}
 	r.progress(fmt.Sprintf("%d programs on the uplink", len(programs.attached)))
 	return r.rounds(cells([]Path{Host, Forwarded}, r.opts.Workloads), r.opts.Subjects,
-		func(s Subject, p Path) (lane, error) { return lanes[p], programs.set(s == WithPrograms) })
+		func(s Subject, p Path) (lane, error) {
+			l := lanes[p]
+			l.proof = &proof{w.Node, taxedBy(bpf.HookUplink, s == WithPrograms)}
+			return l, programs.set(s == WithPrograms)
+		})
 }
 
 // taxLanes joins another namespace to the node and returns the ways to the

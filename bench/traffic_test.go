@@ -21,7 +21,7 @@ func smallFlows(t *testing.T, opts bench.FlowOptions) bench.FlowOptions {
 	testutil.RequireProgram(t, "iptables")
 	opts.Plugins = reference.Plugins(t)
 	opts.Zipline = reference.BuildZipline(t)
-	opts.Rounds, opts.Warmup, opts.Duration = 1, 20*time.Millisecond, 60*time.Millisecond
+	opts.Rounds, opts.Warmup, opts.Duration = 1, 50*time.Millisecond, 150*time.Millisecond
 	return opts
 }
 
@@ -70,6 +70,9 @@ func TestTaxMeasuresEveryPath(t *testing.T) {
 		t.Errorf("%d rows; want 2 paths, 4 workloads, 2 subjects", len(report.Rows))
 	}
 	for _, row := range report.Rows {
+		if row.Invalid > 0 {
+			t.Errorf("%s %s %s: %s", row.Path, row.Workload, row.Subject, row.Complaint)
+		}
 		if row.Rate <= 0 || row.Subject == bench.WithPrograms && row.RateTo[bench.Without] == nil {
 			t.Errorf("row is incomplete: %+v", row)
 		}
