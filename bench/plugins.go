@@ -28,6 +28,14 @@ func newPlugins(tb testing.TB, program, dir string) map[Subject]Plugin {
 	if dir == "" {
 		dir = reference.Plugins(tb)
 	}
+	// A node's programs do not run where this one does.
+	for _, path := range []*string{&program, &dir} {
+		absolute, err := filepath.Abs(*path)
+		if err != nil {
+			tb.Fatal(fmt.Errorf("find plugin: %w", err))
+		}
+		*path = absolute
+	}
 	bridge := Plugin{
 		Program: filepath.Join(dir, "bridge"), CNIPath: dir, Path: systemPath,
 		Config: fmt.Sprintf(config, "bridge", ""),

@@ -174,6 +174,14 @@ func (e End) echo(fd int) error {
 func (e End) send(fd int) error {
 	buf := make([]byte, bulk)
 	for {
+		// The look at what the peer has to say costs a thousandth of the write.
+		n, err := receive(fd, buf[:1], unix.MSG_DONTWAIT)
+		if n == 0 && err == nil {
+			return nil
+		}
+		if err != nil && err != unix.EAGAIN {
+			return ignoreClosed(err)
+		}
 		if _, err := write(fd, buf); err != nil {
 			return ignoreClosed(err)
 		}
@@ -182,13 +190,26 @@ func (e End) send(fd int) error {
 
 func (e End) receive(fd int) (Measurement, error) {
 	buf := make([]byte, bulk)
-	return e.measure(func() (uint64, error) {
+	m, err := e.measure(func() (uint64, error) {
 		n, err := read(fd, buf)
 		if err == nil && n == 0 {
 			err = errClosed
 		}
 		return uint64(n), err
 	})
+	if err != nil {
+		return m, err
+	}
+	// An end without a goodbye would be answered by a reset for every packet that
+	// is still under way.
+	if err := unix.Shutdown(fd, unix.SHUT_WR); err != nil {
+		return m, ignoreClosed(err)
+	}
+	for {
+		if n, err := read(fd, buf); n == 0 || err != nil {
+			return m, ignoreClosed(err)
+		}
+	}
 }
 
 // measure repeats f for the end's times and adds up what it returns.
@@ -224,25 +245,22 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-func read(fd int, buf []byte) (int, error) {
-	for {
-		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)))
-		if errno == 0 {
-			runtime.KeepAlive(buf)
-			return int(n), nil
-		}
-		if errno != unix.EINTR {
-			return 0, errno
-		}
-	}
+func read(fd int, buf []byte) (int, error) { return receive(fd, buf, 0) }
+
+func receive(fd int, buf []byte, flags int) (int, error) {
+	return transfer(syscall.SYS_RECVFROM, fd, buf, flags)
 }
 
 func write(fd int, buf []byte) (int, error) {
+	return transfer(syscall.SYS_SENDTO, fd, buf, unix.MSG_NOSIGNAL)
+}
+
+func transfer(call uintptr, fd int, buf []byte, flags int) (int, error) {
 	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)),
-			unix.MSG_NOSIGNAL, 0, 0)
+		n, _, errno := syscall.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)),
+			uintptr(flags), 0, 0)
+		runtime.KeepAlive(buf)
 		if errno == 0 {
-			runtime.KeepAlive(buf)
 			return int(n), nil
 		}
 		if errno != unix.EINTR {
