@@ -176,7 +176,7 @@ func (p Placement) cpus(allowed []int) (client, server int, err error) {
 }
 
 // measure sends a workload along a lane and returns what the end that measures
-// has seen. The error is one of a path that does not work.
+// has seen, with the time of both threads. The error is one of a path that does not work.
 func (r *flowRun) measure(l lane, w Workload) (load.Measurement, error) {
 	kind, known := workloads[w]
 	if !known {
@@ -205,8 +205,10 @@ func (r *flowRun) measure(l lane, w Workload) (load.Measurement, error) {
 	if served.Address.Addr() != l.peer {
 		return load.Measurement{}, fmt.Errorf("server was reached from %s, not from %s", served.Address.Addr(), l.peer)
 	}
-	if served.Measurement.Seconds > 0 {
-		return served.Measurement, nil
+	m, other := sent.Measurement, served.Measurement
+	if m.Seconds == 0 {
+		m, other = other, m
 	}
-	return sent.Measurement, nil
+	m.Thread += other.Thread
+	return m, nil
 }

@@ -32,7 +32,8 @@ func goodFlows() []FlowSample {
 					slow := float64(1 + round)
 					samples = append(samples, FlowSample{
 						Path: path, Workload: workload, Subject: subject, Round: round,
-						Seconds: 10 * slow, Units: uint64(rate * 10), Busy: 10 * slow, Carried: 0.99,
+						Seconds: 10 * slow, Units: uint64(rate * 10), Busy: 10 * slow,
+						Threads: 8 * slow, Total: uint64(rate * 10), Carried: 0.99,
 					})
 				}
 			}
@@ -56,6 +57,9 @@ func TestFlowRatiosAreOfPairs(t *testing.T) {
 	}
 	if !near(row.RateTo[Wire], 0.92) || !near(row.RateTo[Bridge], 920./850) || !near(row.CostTo[Bridge], 850./920) {
 		t.Errorf("ratios of rate to %v, of cpu to %v", row.RateTo, row.CostTo)
+	}
+	if !near(row.OwnTo[Wire], 1000./920) || math.Abs(row.Own-16./9200) > 1e-9 {
+		t.Errorf("own cpu %v, to %v", row.Own, row.OwnTo)
 	}
 	if math.Abs(row.Rate-460) > 1e-9 || row.Rounds != 3 || row.Invalid != 0 || row.Carried != 0.99 {
 		t.Errorf("row %+v", row)
@@ -173,7 +177,7 @@ func TestTaxIsJudgedByTransactions(t *testing.T) {
 		var samples []FlowSample
 		for _, path := range []Path{Host, Forwarded} {
 			for subject, units := range map[Subject]uint64{WithPrograms: with, Without: 1000} {
-				samples = append(samples, FlowSample{Path: path, Workload: TCPRR, Subject: subject, Seconds: 1, Units: units, Busy: 1})
+				samples = append(samples, FlowSample{Path: path, Workload: TCPRR, Subject: subject, Seconds: 1, Units: units, Busy: 1, Threads: 1, Total: units})
 			}
 		}
 		return newFlowReport(DefaultTaxOptions(), []Subject{Without}, samples, taxTargets)

@@ -37,15 +37,18 @@ type FlowRow struct {
 	Invalid   int    `json:"invalid"`
 	Complaint string `json:"complaint,omitempty"`
 	Lost      uint64 `json:"lost,omitempty"`
-	// Rate and Cost are medians: units and CPU seconds per unit.
+	// Rate, Cost and Own are medians: units per second, and CPU seconds per unit
+	// of the whole machine and of the two ends alone.
 	Rate float64 `json:"rate"`
 	Cost float64 `json:"cost"`
+	Own  float64 `json:"own"`
 	// Carried is the smallest share of packets that eBPF carried in a sample
 	// that counts.
 	Carried float64 `json:"carried"`
-	// RateTo and CostTo are the ratios to the references.
+	// The ratios to the references.
 	RateTo map[Subject]*Estimate `json:"rateTo,omitempty"`
 	CostTo map[Subject]*Estimate `json:"costTo,omitempty"`
+	OwnTo  map[Subject]*Estimate `json:"ownTo,omitempty"`
 }
 
 // newFlowReport computes a report from the samples of a run.
@@ -76,7 +79,7 @@ func newFlowRow(samples []FlowSample, key flowKey, references []Subject, seed ui
 	counting := valid(samples, key)
 	row := FlowRow{
 		Path: key.path, Workload: key.workload, Subject: key.subject,
-		RateTo: map[Subject]*Estimate{}, CostTo: map[Subject]*Estimate{},
+		RateTo: map[Subject]*Estimate{}, CostTo: map[Subject]*Estimate{}, OwnTo: map[Subject]*Estimate{},
 	}
 	for _, s := range samples {
 		if s.key() != key {
@@ -92,7 +95,7 @@ func newFlowRow(samples []FlowSample, key flowKey, references []Subject, seed ui
 	if len(counting) == 0 {
 		return row // medians of nothing are no numbers, which JSON can't say
 	}
-	row.Rate, row.Cost = medianOf(counting, FlowSample.rate), medianOf(counting, FlowSample.cost)
+	row.Rate, row.Cost, row.Own = medianOf(counting, FlowSample.rate), medianOf(counting, FlowSample.cost), medianOf(counting, FlowSample.own)
 	row.Carried = slices.MinFunc(counting, func(a, b FlowSample) int { return cmp.Compare(a.Carried, b.Carried) }).Carried
 	for _, reference := range references {
 		if reference == key.subject {
@@ -102,7 +105,7 @@ func newFlowRow(samples []FlowSample, key flowKey, references []Subject, seed ui
 		for _, c := range []struct {
 			value func(FlowSample) float64
 			to    map[Subject]*Estimate
-		}{{FlowSample.rate, row.RateTo}, {FlowSample.cost, row.CostTo}} {
+		}{{FlowSample.rate, row.RateTo}, {FlowSample.cost, row.CostTo}, {FlowSample.own, row.OwnTo}} {
 			if ratios := pairedRatios(byRound(counting, c.value), byRound(others, c.value)); len(ratios) > 0 {
 				e := EstimateMedian(ratios, seed)
 				c.to[reference] = &e
@@ -130,12 +133,13 @@ func (r *FlowReport) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
 
 // WriteCSV writes the samples, one per line.
 func (r *FlowReport) WriteCSV(w io.Writer) error {
-	lines := [][]string{{"path", "workload", "subject", "round", "seconds", "units", "busy_seconds", "lost", "carried", "invalid"}}
+	lines := [][]string{{"path", "workload", "subject", "round", "seconds", "units", "busy_seconds", "thread_seconds", "total_units", "lost", "carried", "invalid"}}
 	for _, s := range r.Samples {
 		lines = append(lines, []string{
 			string(s.Path), string(s.Workload), string(s.Subject), strconv.Itoa(s.Round),
 			strconv.FormatFloat(s.Seconds, 'f', 6, 64), strconv.FormatUint(s.Units, 10),
-			strconv.FormatFloat(s.Busy, 'f', 6, 64), strconv.FormatUint(s.Lost, 10),
+			strconv.FormatFloat(s.Busy, 'f', 6, 64), strconv.FormatFloat(s.Threads, 'f', 6, 64), strconv.FormatUint(s.Total, 10),
+			strconv.FormatUint(s.Lost, 10),
 			strconv.FormatFloat(s.Carried, 'f', 4, 64), s.Invalid,
 		})
 	}

@@ -15,6 +15,10 @@ type FlowSample struct {
 	Units uint64 `json:"units"`
 	// Busy is the CPU time of the whole machine meanwhile, in seconds.
 	Busy float64 `json:"busy"`
+	// Threads is the CPU time of the two ends, from the connection's start to
+	// its end, and Total the units of all that time.
+	Threads float64 `json:"threads"`
+	Total   uint64  `json:"total"`
 	// Lost datagrams.
 	Lost uint64 `json:"lost,omitempty"`
 	// Carried is the share of the packets that eBPF carried past the stack,
@@ -30,6 +34,9 @@ func (s FlowSample) rate() float64 { return float64(s.Units) / s.Seconds }
 
 // cost returns the CPU seconds per unit.
 func (s FlowSample) cost() float64 { return s.Busy / float64(s.Units) }
+
+// own returns the CPU seconds of the two ends per unit.
+func (s FlowSample) own() float64 { return s.Threads / float64(s.Total) }
 
 // flowKey is a line of a report.
 type flowKey struct {

@@ -122,6 +122,7 @@ func (r *flowRun) sample(s FlowSample, l lane) error {
 		return err
 	}
 	s.Seconds, s.Units, s.Busy, s.Lost = m.Seconds, m.Units, m.Busy, m.Lost
+	s.Threads, s.Total = m.Thread, m.Total
 	if l.proof != nil {
 		transactions := s.Units
 		if s.Workload.bulk() {

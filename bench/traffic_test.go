@@ -4,6 +4,8 @@ package bench_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +78,20 @@ func TestTaxMeasuresEveryPath(t *testing.T) {
 		if row.Rate <= 0 || row.Subject == bench.WithPrograms && row.RateTo[bench.Without] == nil {
 			t.Errorf("row is incomplete: %+v", row)
 		}
+	}
+}
+
+func TestInterruptedTrafficReturnsSoon(t *testing.T) {
+	opts := smallFlows(t, bench.DefaultTrafficOptions())
+	opts.Rounds, opts.Subjects = 1000, []bench.Subject{bench.Wire}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	start := time.Now()
+	if _, err := bench.Traffic(ctx, opts); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("interrupted run: %v", err)
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("interrupted run ended after %v", took)
 	}
 }
 

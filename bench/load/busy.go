@@ -9,7 +9,19 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+// threadTime returns the CPU time of the calling thread. The softirqs that its
+// system calls end with are in it.
+func threadTime() (time.Duration, error) {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+		return 0, fmt.Errorf("read thread's CPU time: %w", err)
+	}
+	return time.Duration(t.Nano()), nil
+}
 
 // ticks is USER_HZ, which every architecture shows to programs as 100.
 const ticks = 100

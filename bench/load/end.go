@@ -55,8 +55,8 @@ type End struct {
 	Warmup, Duration time.Duration
 }
 
-// Measurement is what an end has seen. All of it is 0 for one that does not
-// measure.
+// Measurement is what an end has seen. For one that does not measure all of it is 0
+// but Thread.
 type Measurement struct {
 	// Seconds that it took.
 	Seconds float64
@@ -66,6 +66,10 @@ type Measurement struct {
 	Busy float64
 	// Lost datagrams, which were sent again.
 	Lost uint64
+	// Thread is the CPU time of the end's thread from the first packet to the
+	// last one, and Total the units of that time: the warm-up is in both.
+	Thread float64
+	Total  uint64
 }
 
 // Run does the end's part on a connected socket. The calling goroutine has to be
@@ -78,8 +82,20 @@ func (e End) Run(fd int) (Measurement, error) {
 			return Measurement{}, fmt.Errorf("pin to CPU %d: %w", e.CPU, err)
 		}
 	}
-	var m Measurement
-	var err error
+	before, err := threadTime()
+	if err != nil {
+		return Measurement{}, err
+	}
+	m, err := e.play(fd)
+	if err != nil {
+		return m, fmt.Errorf("%s: %w", e.Role, err)
+	}
+	after, err := threadTime()
+	m.Thread = (after - before).Seconds()
+	return m, err
+}
+
+func (e End) play(fd int) (m Measurement, err error) {
 	switch e.Role {
 	case Ping:
 		m, err = e.ping(fd)
@@ -92,10 +108,7 @@ func (e End) Run(fd int) (Measurement, error) {
 	default:
 		err = errors.New("no such role")
 	}
-	if err != nil {
-		return m, fmt.Errorf("%s: %w", e.Role, err)
-	}
-	return m, nil
+	return m, err
 }
 
 func (e End) ping(fd int) (Measurement, error) {
@@ -206,20 +219,23 @@ func (e End) receive(fd int) (Measurement, error) {
 		return m, ignoreClosed(err)
 	}
 	for {
-		if n, err := read(fd, buf); n == 0 || err != nil {
+		n, err := read(fd, buf)
+		if n == 0 || err != nil {
 			return m, ignoreClosed(err)
 		}
+		m.Total += uint64(n)
 	}
 }
 
 // measure repeats f for the end's times and adds up what it returns.
-func (e End) measure(f func() (uint64, error)) (Measurement, error) {
+func (e End) measure(f func() (uint64, error)) (m Measurement, err error) {
 	for until := time.Now().Add(e.Warmup); time.Now().Before(until); {
-		if _, err := f(); err != nil {
-			return Measurement{}, err
+		units, err := f()
+		if err != nil {
+			return m, err
 		}
+		m.Total += units
 	}
-	var m Measurement
 	watch, err := newStopwatch()
 	if err != nil {
 		return m, err
@@ -231,6 +247,7 @@ func (e End) measure(f func() (uint64, error)) (Measurement, error) {
 		}
 		m.Units += units
 	}
+	m.Total += m.Units
 	m.Seconds, m.Busy, err = watch.stop()
 	return m, err
 }

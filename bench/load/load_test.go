@@ -86,7 +86,10 @@ func TestEveryPairOfRolesMeasures(t *testing.T) {
 			if c.server == Receive {
 				served, measured = measured, served
 			}
-			if served != (Measurement{}) {
+			if served.Thread <= 0 || measured.Thread <= 0 || measured.Thread > 1 || measured.Total <= measured.Units {
+				t.Errorf("threads took %v s and %v s for %d units", served.Thread, measured.Thread, measured.Total)
+			}
+			if served.Thread = 0; served != (Measurement{}) {
 				t.Errorf("the end that does not measure says %+v", served)
 			}
 			if measured.Seconds < d.Seconds() || measured.Units < 100 || measured.Lost > 0 {
