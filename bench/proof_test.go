@@ -5,8 +5,12 @@ package bench
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/zipline-cni/zipline/bpf"
+	"github.com/zipline-cni/zipline/internal/reference"
+	"github.com/zipline-cni/zipline/internal/testrig"
+	"github.com/zipline-cni/zipline/internal/testutil"
 	"github.com/zipline-cni/zipline/loader"
 )
 
@@ -61,5 +65,41 @@ func TestTallyLeavesOutWhatDevicesSay(t *testing.T) {
 	}
 	if want := (tally{carried: 10, left: 20}); got != want {
 		t.Errorf("tally %+v; want %+v", got, want)
+	}
+}
+
+// The negative control: without the program of the uplink answers go through the
+// stack, and nothing but the counters shows it.
+func TestRoundThatTheStackCarriedIsInvalid(t *testing.T) {
+	testutil.RequireRoot(t)
+	opts := DefaultTrafficOptions()
+	opts.Warmup, opts.Duration = 50*time.Millisecond, 100*time.Millisecond
+	r, err := newFlowRun(t, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plugins := newPlugins(t, reference.BuildZipline(t), reference.Plugins(t))
+	lanes, err := newPluginWorld(t, Tracked, plugins[Tracked])
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := lanes[Outside]
+	programs, err := findPrograms(t, l.proof.node, testrig.Uplink)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, on := range []bool{true, false} {
+		if err := programs.set(on); err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range []Workload{TCPRR, TCPStream} {
+			if err := r.sample(FlowSample{Path: Outside, Workload: w, Subject: Tracked}, l); err != nil {
+				t.Fatal(err)
+			}
+			s := r.samples[len(r.samples)-1]
+			if (s.Invalid == "") != on || (s.Carried >= minCarried) != on {
+				t.Errorf("%s with programs %v: share %.3f, complaint %q", w, on, s.Carried, s.Invalid)
+			}
+		}
 	}
 }
