@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/zipline-cni/zipline/bench/load"
 )
 
 // AgentCommand is the first argument that makes a program which measures become
@@ -32,6 +35,11 @@ type request struct {
 	Traps []string `json:",omitempty"`
 	// Sprung asks which traps were sprung since they were set.
 	Sprung bool `json:",omitempty"`
+	// Listen asks for a listening socket, Serve for one end of the connection
+	// that arrives at it, and Connect for the other end.
+	Listen  *place      `json:",omitempty"`
+	Serve   *load.End   `json:",omitempty"`
+	Connect *connection `json:",omitempty"`
 }
 
 // runRequest says what to execute: every job, at most Width at a time.
@@ -59,6 +67,10 @@ type reply struct {
 	FloorRSS int64 `json:",omitempty"`
 	// Sprung are the command lines that met a trap.
 	Sprung []string `json:",omitempty"`
+	// Address is where Listen listens, or the peer that Serve saw.
+	Address netip.AddrPort `json:",omitzero"`
+	// Measurement of Serve and Connect.
+	Measurement load.Measurement `json:",omitzero"`
 }
 
 // ServeAgent answers requests until its input ends, as it does when the measuring
@@ -89,6 +101,7 @@ func ServeAgent(in io.Reader, out io.Writer) error {
 
 type agent struct {
 	containers int
+	listener   listener
 }
 
 func (a *agent) serve(req request) (reply, error) {
@@ -102,6 +115,12 @@ func (a *agent) serve(req request) (reply, error) {
 	case req.Sprung:
 		sprung, err := sprungTraps()
 		return reply{Sprung: sprung}, err
+	case req.Listen != nil:
+		return a.listen(*req.Listen)
+	case req.Serve != nil:
+		return a.serveLoad(*req.Serve)
+	case req.Connect != nil:
+		return connect(*req.Connect)
 	default:
 		return reply{}, errors.New("empty request")
 	}

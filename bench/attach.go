@@ -6,10 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"slices"
 	"testing"
-	"time"
 
 	"github.com/zipline-cni/zipline/internal/tbrun"
 )
@@ -75,10 +72,8 @@ func Attach(ctx context.Context, opts Options) (*Report, error) {
 
 // run is one run of Attach.
 type run struct {
+	session
 	opts    Options
-	tb      testing.TB
-	began   time.Time
-	random  *rand.Rand
 	plugins map[Subject]Plugin
 	worlds  map[Subject]*world
 	samples []Sample
@@ -87,12 +82,10 @@ type run struct {
 
 func newRun(tb testing.TB, opts Options) *run {
 	tb.Helper()
-	r := &run{
-		opts: opts, tb: tb, began: time.Now(),
-		random: rand.New(rand.NewPCG(opts.Seed, 1)), worlds: map[Subject]*world{},
+	return &run{
+		session: newSession(tb, opts.Seed), opts: opts,
+		plugins: newPlugins(tb, opts.Zipline, opts.Plugins), worlds: map[Subject]*world{},
 	}
-	r.plugins = newPlugins(tb, opts)
-	return r
 }
 
 func (r *run) measure() error {
@@ -111,10 +104,6 @@ func (r *run) measure() error {
 		}
 	}
 	return nil
-}
-
-func (r *run) progress(what string) {
-	r.tb.Logf("%6.1f s  %s", time.Since(r.began).Seconds(), what)
 }
 
 // measureFirst makes the worlds and attaches the first container of each.
@@ -140,7 +129,7 @@ func (r *run) measureParallel() error {
 			if verb == "ADD" {
 				size += r.opts.Burst
 			}
-			for _, subject := range r.shuffled(Zipline, Bridge) {
+			for _, subject := range shuffled(r.random, Zipline, Bridge) {
 				w := r.worlds[subject]
 				// Making namespaces is none of the plugin's work.
 				if err := w.makeContainers(size); err != nil {
@@ -196,7 +185,7 @@ func (r *run) measureSizes() error {
 // round measures one ADD and one DEL of every subject, in random order.
 func (r *run) round(size, round int, subjects []Subject) error {
 	for _, verb := range []string{"ADD", "DEL"} {
-		for _, subject := range r.shuffled(subjects...) {
+		for _, subject := range shuffled(r.random, subjects...) {
 			w := r.worlds[subject]
 			rep, err := w.run(1, job{verb, w.present})
 			if err == nil {
@@ -217,10 +206,4 @@ func (r *run) round(size, round int, subjects []Subject) error {
 func (r *run) record(s Sample, e execution) {
 	s.Seconds, s.CPU, s.MaxRSS = e.Seconds, e.CPU, e.MaxRSS
 	r.samples = append(r.samples, s)
-}
-
-func (r *run) shuffled(subjects ...Subject) []Subject {
-	order := slices.Clone(subjects)
-	r.random.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-	return order
 }

@@ -122,10 +122,12 @@ func (r *Report) row(verb string, endpoints int) *Row {
 }
 
 // WriteJSON writes the whole report, samples among it.
-func (r *Report) WriteJSON(w io.Writer) error {
+func (r *Report) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
+
+func writeJSON(w io.Writer, report any) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(r); err != nil {
+	if err := encoder.Encode(report); err != nil {
 		return fmt.Errorf("write json: %w", err)
 	}
 	return nil
@@ -133,7 +135,6 @@ func (r *Report) WriteJSON(w io.Writer) error {
 
 // WriteCSV writes the samples, one per line.
 func (r *Report) WriteCSV(w io.Writer) error {
-	out := csv.NewWriter(w)
 	lines := [][]string{{"phase", "subject", "verb", "endpoints", "round", "seconds", "cpu_seconds", "max_rss_bytes"}}
 	for _, s := range r.Samples {
 		lines = append(lines, []string{
@@ -142,7 +143,11 @@ func (r *Report) WriteCSV(w io.Writer) error {
 			strconv.FormatInt(s.MaxRSS, 10),
 		})
 	}
-	if err := out.WriteAll(lines); err != nil {
+	return writeCSV(w, lines)
+}
+
+func writeCSV(w io.Writer, lines [][]string) error {
+	if err := csv.NewWriter(w).WriteAll(lines); err != nil {
 		return fmt.Errorf("write csv: %w", err)
 	}
 	return nil

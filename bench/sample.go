@@ -83,15 +83,12 @@ func seconds(samples []Sample) []float64 {
 // ratios divides each sample of a by its pair in b, and leaves out the ones
 // without a pair.
 func ratios(a, b []Sample) []float64 {
-	other := map[pairKey]float64{}
-	for _, s := range b {
-		other[s.key()] = s.Seconds
-	}
-	var out []float64
-	for _, s := range a {
-		if divisor, ok := other[s.key()]; ok && divisor > 0 {
-			out = append(out, s.Seconds/divisor)
+	keyed := func(samples []Sample) []keyedValue[pairKey] {
+		var out []keyedValue[pairKey]
+		for _, s := range samples {
+			out = append(out, keyedValue[pairKey]{s.key(), s.Seconds})
 		}
+		return out
 	}
-	return out
+	return pairedRatios(keyed(a), keyed(b))
 }

@@ -58,3 +58,25 @@ func EstimateMedian(values []float64, seed uint64) Estimate {
 	e.Low, e.High = Quantile(medians, 0.025), Quantile(medians, 0.975)
 	return e
 }
+
+// keyedValue is a value with what makes it one of a pair.
+type keyedValue[K comparable] struct {
+	key   K
+	value float64
+}
+
+// pairedRatios divides each value of a by the one of b that has the same key, and
+// leaves out the ones without a pair.
+func pairedRatios[K comparable](a, b []keyedValue[K]) []float64 {
+	divisors := map[K]float64{}
+	for _, v := range b {
+		divisors[v.key] = v.value
+	}
+	var out []float64
+	for _, v := range a {
+		if divisor, ok := divisors[v.key]; ok && divisor > 0 {
+			out = append(out, v.value/divisor)
+		}
+	}
+	return out
+}

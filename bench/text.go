@@ -19,7 +19,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	_, _ = fmt.Fprintln(&out)
 	writeBursts(&out, r.Bursts)
 	r.writeFacts(&out)
-	r.writeTargets(&out)
+	writeTargets(&out, r.Targets)
 	if _, err := out.WriteTo(w); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
@@ -67,14 +67,18 @@ func (r *Report) writeFacts(w io.Writer) {
 		float64(f.BinarySize)/1e6, relation, float64(r.MaxRSS)/1e6)
 }
 
-func (r *Report) writeTargets(w io.Writer) {
+func writeTargets(w io.Writer, targets []Target) {
 	_, _ = fmt.Fprintln(w, "\ntargets")
-	for _, t := range r.Targets {
+	width := 0
+	for _, t := range targets {
+		width = max(width, len(t.What))
+	}
+	for _, t := range targets {
 		verdict := "met"
 		if !t.Met {
 			verdict = "MISSED"
 		}
-		_, _ = fmt.Fprintf(w, "  %-6s  %-48s  %s\n", verdict, t.What, t.Got)
+		_, _ = fmt.Fprintf(w, "  %-6s  %-*s  %s\n", verdict, width, t.What, t.Got)
 	}
 }
 

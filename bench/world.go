@@ -3,14 +3,8 @@
 package bench
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
 	"testing"
-	"time"
 
 	"github.com/zipline-cni/zipline/internal/testrig"
 )
@@ -18,75 +12,24 @@ import (
 // populateWidth is how many ADDs run at a time where no clock does.
 const populateWidth = 4
 
-// agentPatience is how long an agent may take to end after its input has.
-const agentPatience = 5 * time.Second
-
 // world is a node with an agent, and the plugin that attaches its containers.
 // Containers 0 to present-1 are attached.
 type world struct {
 	plugin  Plugin
 	present int
 	made    int // containers whose namespace exists
-	stdin   io.WriteCloser
-	encoder *json.Encoder
-	decoder *json.Decoder
+	*agentProcess
 }
 
 // newWorld makes a world that ends with tb.
 func newWorld(tb testing.TB, plugin Plugin, bridgeNetfilter bool) *world {
 	tb.Helper()
 	rig := testrig.New(tb, testrig.Options{BridgeNetfilter: bridgeNetfilter})
-	w, err := startAgent(tb, rig.Node, plugin)
+	a, err := startAgent(tb, rig.Node.Do)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return w
-}
-
-// startAgent starts this program again inside the node. The agent ends with its
-// stdin, also when this process is killed, so it needs no parent death signal;
-// that would come with the death of the thread that started it.
-func startAgent(tb testing.TB, node *testrig.Node, plugin Plugin) (*world, error) {
-	cmd := exec.Command("/proc/self/exe", AgentCommand)
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, fmt.Errorf("start agent: %w", err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, fmt.Errorf("start agent: %w", err)
-	}
-	if err := node.Do(cmd.Start); err != nil {
-		return nil, fmt.Errorf("start agent: %w", err)
-	}
-	tb.Cleanup(func() {
-		_ = stdin.Close()
-		// An interrupted run leaves its agent in the middle of a request.
-		defer time.AfterFunc(agentPatience, func() { _ = cmd.Process.Kill() }).Stop()
-		if err := cmd.Wait(); err != nil && cmd.ProcessState.Exited() {
-			tb.Error(fmt.Errorf("end agent: %w", err))
-		}
-	})
-	return &world{
-		plugin: plugin, stdin: stdin,
-		encoder: json.NewEncoder(stdin), decoder: json.NewDecoder(stdout),
-	}, nil
-}
-
-// call sends a request to the agent and waits for its reply.
-func (w *world) call(req request) (reply, error) {
-	var rep reply
-	if err := w.encoder.Encode(req); err != nil {
-		return rep, fmt.Errorf("ask agent: %w", err)
-	}
-	if err := w.decoder.Decode(&rep); err != nil {
-		return rep, fmt.Errorf("hear agent: %w", err)
-	}
-	if rep.Error != "" {
-		return rep, errors.New(rep.Error)
-	}
-	return rep, nil
+	return &world{plugin: plugin, agentProcess: a}
 }
 
 // run executes jobs with the world's plugin, width at a time. Failures of the

@@ -12,10 +12,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/zipline-cni/zipline/bench"
 )
 
 func TestWrongUsageIsTold(t *testing.T) {
-	for _, args := range [][]string{nil, {"detach"}, {"attach", "-no-such-flag"}} {
+	for _, args := range [][]string{
+		nil, {"detach"}, {"attach", "-no-such-flag"}, {"tax", "-subjects", "wire"},
+		{"traffic", "-workloads", "TCP_CRR"}, {"traffic", "-subjects", "wire,wire"}, {"traffic", "-subjects", ""},
+	} {
 		var stderr bytes.Buffer
 		if err := run(args, io.Discard, &stderr); !errors.Is(err, errUsage) {
 			t.Errorf("run %q: %v; want a usage error", args, err)
@@ -27,14 +32,30 @@ func TestWrongUsageIsTold(t *testing.T) {
 }
 
 func TestHelpListsTheFlags(t *testing.T) {
-	var stderr bytes.Buffer
-	if err := run([]string{"attach", "-help"}, io.Discard, &stderr); !errors.Is(err, flag.ErrHelp) {
-		t.Errorf("help: %v", err)
-	}
-	for _, want := range []string{"-check", "-json", "-csv", "-rounds", "-zipline"} {
-		if !strings.Contains(stderr.String(), want) {
-			t.Errorf("help has no %s", want)
+	for command, flags := range map[string][]string{
+		"attach": {"-sizes"}, "traffic": {"-subjects", "-workloads", "-cpus", "-duration"}, "tax": {"-workloads", "-cpus"},
+	} {
+		var stderr bytes.Buffer
+		if err := run([]string{command, "-help"}, io.Discard, &stderr); !errors.Is(err, flag.ErrHelp) {
+			t.Errorf("help of %s: %v", command, err)
 		}
+		for _, want := range append(flags, "-check", "-json", "-csv", "-rounds", "-zipline") {
+			if !strings.Contains(stderr.String(), want) {
+				t.Errorf("help of %s has no %s", command, want)
+			}
+		}
+	}
+}
+
+func TestSubsetKeepsTheOrderThatIsAskedFor(t *testing.T) {
+	c := newCommand("test", io.Discard, io.Discard)
+	chosen := []bench.Workload{bench.TCPRR}
+	subset(c, "workloads", &chosen, bench.TCPRR, bench.UDPRR, bench.TCPStream)
+	if err := c.parse([]string{"-workloads", "TCP_STREAM, TCP_RR"}, new(io.Writer)); err != nil {
+		t.Fatal(err)
+	}
+	if join(chosen) != "TCP_STREAM,TCP_RR" {
+		t.Errorf("chosen %v", chosen)
 	}
 }
 

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+// FlowSample is one measurement of a connection.
+type FlowSample struct {
+	Path     Path     `json:"path"`
+	Workload Workload `json:"workload"`
+	Subject  Subject  `json:"subject"`
+	// Round numbers the rounds. Samples that differ in nothing but their subject
+	// are a pair.
+	Round   int     `json:"round"`
+	Seconds float64 `json:"seconds"`
+	// Units are transactions or bytes.
+	Units uint64 `json:"units"`
+	// Busy is the CPU time of the whole machine meanwhile, in seconds.
+	Busy float64 `json:"busy"`
+	// Threads is the CPU time of the two ends, from the connection's start to
+	// its end, and Total the units of all that time.
+	Threads float64 `json:"threads"`
+	Total   uint64  `json:"total"`
+	// Lost datagrams.
+	Lost uint64 `json:"lost,omitempty"`
+	// Carried is the share of the packets that eBPF carried past the stack,
+	// in the program that carried the smallest share; see [FlowSample].Invalid.
+	Carried float64 `json:"carried"`
+	// Invalid says why the sample does not count, as its packets have not gone
+	// the way that it is about. Empty for one that counts.
+	Invalid string `json:"invalid,omitempty"`
+}
+
+// rate returns the units per second.
+func (s FlowSample) rate() float64 { return float64(s.Units) / s.Seconds }
+
+// cost returns the CPU seconds per unit.
+func (s FlowSample) cost() float64 { return s.Busy / float64(s.Units) }
+
+// own returns the CPU seconds of the two ends per unit.
+func (s FlowSample) own() float64 { return s.Threads / float64(s.Total) }
+
+// flowKey is a line of a report.
+type flowKey struct {
+	path     Path
+	workload Workload
+	subject  Subject
+}
+
+func (s FlowSample) key() flowKey { return flowKey{s.Path, s.Workload, s.Subject} }
+
+// valid returns the samples of a line that count.
+func valid(samples []FlowSample, key flowKey) []FlowSample {
+	var found []FlowSample
+	for _, s := range samples {
+		if s.key() == key && s.Invalid == "" && s.Units > 0 {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+// byRound returns a value of each sample with the round that makes it a pair.
+func byRound(samples []FlowSample, value func(FlowSample) float64) []keyedValue[int] {
+	out := make([]keyedValue[int], 0, len(samples))
+	for _, s := range samples {
+		out = append(out, keyedValue[int]{s.Round, value(s)})
+	}
+	return out
+}
+
+// medianOf returns the median of a value of the samples.
+func medianOf(samples []FlowSample, value func(FlowSample) float64) float64 {
+	values := make([]float64, 0, len(samples))
+	for _, s := range samples {
+		values = append(values, value(s))
+	}
+	return Median(values)
+}
