@@ -77,6 +77,7 @@ func TestPacketsOverTheReceiversMTUGoToTheStack(t *testing.T) {
 		{"udp segments one byte too long", chain(udp, segments(1473)), over},
 		{"a big tcp packet without a length", chain(segments(1460), withoutLength), direct},
 		{"tcp segments with a senseless header length", chain(segments(1000), func(p *packet) { p.doff = 4 }), ZiplineReasonREASON_NEXT_MALFORMED},
+		{"tcp segments without a header length", chain(segments(1000), func(p *packet) { p.cut = 14 + 20 + 12 }), ZiplineReasonREASON_NEXT_MALFORMED},
 	} {
 		t.Run("ipv4/"+r.name, func(t *testing.T) { w.check(t, w.peers["b"].v4, r) })
 	}

@@ -130,7 +130,7 @@ func (w *world) load(conntrack bool) error {
 	if err := spec.Variables[ZiplineVarHaveConntrack].Set(conntrack); err != nil {
 		return err
 	}
-	if err := spec.LoadAndAssign(&w.objs, nil); err != nil {
+	if err := loadObjects(spec, &w.objs); err != nil {
 		return err
 	}
 	for _, p := range peers() {
