@@ -27,16 +27,21 @@ var (
 		"lib/local.h: if ((void *)(eth + 1) > (void *)(long)skb->data_end)":     "the kernel has pulled the Ethernet header",
 		"lib/verdict.h: if (counter) {":                                         "an array has all its rows",
 
-		"lib/local.h: if (!doff)": "reached with the byte only: without it packet_header goes on behind it",
-		"lib/ipv4.h: if (!ports)": "reached with ports only: without them packet_header goes on behind it",
-		"lib/ipv6.h: if (!ports)": "the same",
+		"lib/packet.h: if (!ports)": "reached with ports only: without them packet_header goes on behind it",
+		"lib/packet.h: if (!tcp)":   "the same",
 
-		// A test run refuses a context with a tag; loader's tests send tagged frames.
-		"lib/arp.h: if (skb->vlan_present)":                                 "no tags in a test run",
-		"lib/local.h: if (skb->vlan_present)":                               "no tags in a test run",
-		"lib/nd.h: if (skb->vlan_present)":                                  "no tags in a test run",
-		"zipline.c: if (tagged && skb->vlan_tci & VLAN_VID_MASK)":           "no tags in a test run",
-		"zipline.c: return tagged ? -REASON_DROP_VLAN : -REASON_NEXT_VLAN;": "no tags in a test run",
+		"lib/flow.h: if (kernel_has(net->ipv4.fib_has_custom_rules))":  "decided when the program is loaded",
+		"lib/flow.h: if (kernel_has(net->ipv6.fib6_has_custom_rules))": "decided when the program is loaded",
+		"lib/flow.h: if (kernel_has(net->xfrm))":                       "decided when the program is loaded",
+		"lib/flow.h: if (kernel_has(ct->mark))":                        "decided when the program is loaded",
+
+		"lib/conntrack.h: return ext && ext->offset[NF_CT_EXT_HELPER];":                         "entries made by netlink always have extensions",
+		"lib/conntrack.h: if (status & IPS_OFFLOAD)":                                            "only a flowtable sets it, for packets that pass the forward hook",
+		"lib/admission.h: if (((ct->timeout ^ expiry) >> ADMITTED_SHIFT) & ADMIT_DIRECTIONS) {": "takes a CPU that is stopped for some ticks at this very place",
+
+		"lib/rewrite.h: if (!uplink && !bpf_l4_csum_replace(skb, check, 0, difference, flags))":              "succeeds only on a kernel that does not know BPF_F_IPV6",
+		"lib/rewrite.h: if (bpf_l4_csum_replace(skb, check, old, new, flags | sizeof(old)) ||":               "cannot fail where the first one did not",
+		"lib/rewrite.h: if ((void *)(eth + 1) + (v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) > end)": "the second time: the headers were linear before",
 	}
 )
 

@@ -41,6 +41,12 @@ func tcpOptions(p *packet) {
 	p.payload = append(make([]byte, 12), p.payload...)
 }
 
+// jumbo gives a packet the header with which older kernels carry BIG TCP.
+func jumbo(p *packet) {
+	p.nextHeader, p.options = unix.IPPROTO_HOPOPTS, []byte{unix.IPPROTO_TCP, 0, 194, 4, 0, 1, 0, 0}
+	p.noLength = true
+}
+
 // The receiver's MTU is 1500 or 1400; what counts is each packet on the wire.
 func TestPacketsOverTheReceiversMTUGoToTheStack(t *testing.T) {
 	w := newWorld(t, true)
@@ -61,10 +67,6 @@ func TestPacketsOverTheReceiversMTUGoToTheStack(t *testing.T) {
 	for _, r := range shared {
 		t.Run("ipv4/"+r.name, func(t *testing.T) { w.check(t, w.peers["b"].v4, r) })
 		t.Run("ipv6/"+r.name, func(t *testing.T) { w.check(t, w.peers["b"].v6, r) })
-	}
-	jumbo := func(p *packet) {
-		p.nextHeader, p.options = unix.IPPROTO_HOPOPTS, []byte{unix.IPPROTO_TCP, 0, 194, 4, 0, 1, 0, 0}
-		p.noLength = true
 	}
 	for _, r := range []row{
 		{"tcp segments that fit exactly", chain(segments(1460)), direct},
@@ -97,5 +99,69 @@ func TestPacketsOverTheReceiversMTUGoToTheStack(t *testing.T) {
 		{"a jumbo option of another length", chain(segments(1440), jumbo, func(p *packet) { p.options[3] = 3 }), ZiplineReasonREASON_NEXT_OPTIONS},
 	} {
 		t.Run("ipv6/"+r.name, func(t *testing.T) { w.check(t, w.peers["b"].v6, r) })
+	}
+}
+
+// The same for established flows: to containers with an MTU of 1500 and 1400,
+// to outside with the uplink's of 1500 and a route's of 1300.
+func TestEstablishedFlowsKeepToTheMTU(t *testing.T) {
+	w := newWorld(t, true)
+	const tcp, udp = unix.IPPROTO_TCP, unix.IPPROTO_UDP
+	a := w.peers["a"].addrs()
+	for _, path := range []struct {
+		name string
+		n    translation
+		mtu  int
+	}{
+		{"to a container", w.translations()[3], 1500},
+		{"to a container of a smaller mtu", flowTo(a, w.peers["small"].addrs()), 1400},
+		{"to outside", w.translations()[7], 1500},
+		{"to outside by a smaller mtu", flowTo(a, behind("small mtu")), 1300},
+		{"from outside", w.translations()[11], 1500},
+	} {
+		for _, c := range []struct {
+			name     string
+			protocol byte
+			only6    bool
+			change   func(header int) func(*world, *packet)
+			fits     bool
+		}{
+			{"a packet that fits", tcp, false, func(int) func(*world, *packet) { return chain(sized(path.mtu)) }, true},
+			{"a packet one byte too long", tcp, false, func(int) func(*world, *packet) { return chain(sized(path.mtu + 1)) }, false},
+			{"a datagram that fits", udp, false, func(int) func(*world, *packet) { return chain(sized(path.mtu)) }, true},
+			{"a datagram one byte too long", udp, false, func(int) func(*world, *packet) { return chain(sized(path.mtu + 1)) }, false},
+			{"segments that fit", tcp, false, func(h int) func(*world, *packet) { return chain(segments(uint32(path.mtu - h - 20))) }, true},
+			{"segments one byte too long", tcp, false, func(h int) func(*world, *packet) { return chain(segments(uint32(path.mtu - h - 19))) }, false},
+			{"segments with options that fit", tcp, false, func(h int) func(*world, *packet) { return chain(segments(uint32(path.mtu-h-32)), tcpOptions) }, true},
+			{"segments with options one byte too long", tcp, false, func(h int) func(*world, *packet) { return chain(segments(uint32(path.mtu-h-31)), tcpOptions) }, false},
+			{"udp segments that fit", udp, false, func(h int) func(*world, *packet) { return chain(segments(uint32(path.mtu - h - 8))) }, true},
+			{"udp segments one byte too long", udp, false, func(h int) func(*world, *packet) { return chain(segments(uint32(path.mtu - h - 7))) }, false},
+			{"segments of the largest size", tcp, false, func(int) func(*world, *packet) { return chain(segments(0xffff)) }, false},
+			{"big tcp without a length", tcp, false, func(h int) func(*world, *packet) { return chain(segments(uint32(path.mtu-h-20)), withoutLength) }, true},
+			{"big tcp with a jumbo header", tcp, true, func(h int) func(*world, *packet) { return chain(segments(uint32(path.mtu-h-20)), jumbo) }, true},
+			{"big tcp with a jumbo header, one byte too long", tcp, true, func(h int) func(*world, *packet) { return chain(segments(uint32(path.mtu-h-19)), jumbo) }, false},
+		} {
+			for _, v6 := range []bool{false, true} {
+				header := 20
+				if v6 {
+					header = 40
+				} else if c.only6 {
+					continue
+				}
+				t.Run(path.name+"/"+c.name+"/"+protocolName(c.protocol, v6), func(t *testing.T) {
+					e := path.n.entry(c.protocol, v6)
+					w.add(t, e)
+					defer w.remove(t, e)
+					w.admit(t, e, original|replying)
+					p := e.packet(w, original, false)
+					c.change(header)(w, p)
+					if c.fits {
+						w.wantCarried(t, e, original, p)
+					} else {
+						w.wantLeft(t, e, p, ZiplineReasonREASON_NEXT_MTU)
+					}
+				})
+			}
+		}
 	}
 }
