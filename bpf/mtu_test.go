@@ -165,3 +165,22 @@ func TestEstablishedFlowsKeepToTheMTU(t *testing.T) {
 		}
 	}
 }
+
+// What the loader knows of routes with an MTU below the uplink's.
+func TestEstablishedFlowsKeepToTheMTUOfTheUplinksRoutes(t *testing.T) {
+	w := newWorld(t, true)
+	const least = 1400
+	if err := w.objs.Uplinks.Put(uint32(w.uplink.index), ZiplineUplink{Mtu: least}); err != nil {
+		t.Fatal(err)
+	}
+	eachProtocol(t, func(t *testing.T, protocol byte, v6 bool) {
+		e := w.flows()["from a container to outside"].entry(protocol, v6)
+		w.add(t, e)
+		w.admit(t, e, original|replying)
+		p := e.packet(w, original, false)
+		sized(least)(p)
+		w.wantCarried(t, e, original, p)
+		sized(least + 1)(p)
+		w.wantLeft(t, e, p, ZiplineReasonREASON_NEXT_MTU)
+	})
+}
