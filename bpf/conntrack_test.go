@@ -107,7 +107,7 @@ func (p *packet) hook() Hook {
 func (w *world) wantCarried(t *testing.T, e *entry, direction int, p *packet) {
 	t.Helper()
 	frame := p.bytes()
-	got := w.whileAdmitted(t, e, p.hook(), frame, p.context())
+	got, said := w.whileAdmitted(t, e, p)
 	want, reason := e.carried(w, direction, p)
 	w.wantReason(t, got, reason, len(frame))
 	if data := want.bytes(); !bytes.Equal(got.data, data) {
@@ -116,7 +116,7 @@ func (w *world) wantCarried(t *testing.T, e *entry, direction int, p *packet) {
 	if got.mark != want.mark {
 		t.Errorf("mark is %#x, want %#x", got.mark, want.mark)
 	}
-	if said := w.said(t, p.hook(), frame, p.context(), staging{}); said != 0 {
+	if said != 0 {
 		t.Errorf("to_device is told %#x about a packet that is carried", said)
 	}
 }
@@ -126,7 +126,7 @@ func (w *world) wantCarried(t *testing.T, e *entry, direction int, p *packet) {
 func (w *world) wantLeft(t *testing.T, e *entry, p *packet, reason Reason) uint16 {
 	t.Helper()
 	frame := p.bytes()
-	got := w.whileAdmitted(t, e, p.hook(), frame, p.context())
+	got, said := w.whileAdmitted(t, e, p)
 	w.wantReason(t, got, reason, len(frame))
 	if !bytes.Equal(got.data, frame) {
 		t.Errorf("frame was\n%x, is\n%x", head(frame), head(got.data))
@@ -134,7 +134,7 @@ func (w *world) wantLeft(t *testing.T, e *entry, p *packet, reason Reason) uint1
 	if got.mark != p.mark {
 		t.Errorf("mark is %#x, was %#x", got.mark, p.mark)
 	}
-	return w.said(t, p.hook(), frame, p.context(), staging{})
+	return said
 }
 
 // head is the part of a frame that a person wants to see.
@@ -239,7 +239,7 @@ func (w *world) wantWrongSumKept(t *testing.T, e *entry, direction int) {
 		good := p.bytes()
 		i := (at + len(good)) % len(good)
 		p.raw = set(i, good[i]^0x5a)
-		got := w.whileAdmitted(t, e, p.hook(), p.bytes(), p.context())
+		got, _ := w.whileAdmitted(t, e, p)
 		if len(got.data) != len(good) || got.data[i] != good[i]^0x5a {
 			t.Fatalf("byte %d is changed: %x", i, head(got.data))
 		}

@@ -17,5 +17,8 @@
 // Run `go generate ./bpf` after a change of anything in C; the result depends on
 // nothing but clang-14 and the version of bpf2go in go.mod.
 //
+// The tests run the programs on packets with BPF_PROG_TEST_RUN and compare every
+// byte of what comes out; `make coverage` says which lines of the C they run.
+//
 // This package only describes; package loader loads, pins and attaches.
 package bpf

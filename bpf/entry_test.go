@@ -218,16 +218,19 @@ func (w *world) admit(tb testing.TB, e *entry, directions uint16) {
 }
 
 // whileAdmitted runs the packet before the admission of its flow, if it has one,
-// can have run out, however slow the machine is.
-func (w *world) whileAdmitted(tb testing.TB, e *entry, hook Hook, frame []byte, ctx skBuff) outcome {
+// can have run out, however slow the machine is. It returns what to_device is
+// told as well.
+func (w *world) whileAdmitted(tb testing.TB, e *entry, p *packet) (outcome, uint16) {
 	tb.Helper()
+	frame, ctx := p.bytes(), p.context()
 	for {
 		if !e.admitted.IsZero() && time.Since(e.admitted) > time.Second/2 {
 			w.admit(tb, e, e.directions)
 		}
-		got := w.runHook(tb, hook, frame, ctx, staging{})
+		got := w.runHook(tb, p.hook(), frame, ctx, staging{})
+		said := w.said(tb, p.hook(), frame, ctx, staging{})
 		if e.admitted.IsZero() || time.Since(e.admitted) < 3*time.Second/2 {
-			return got
+			return got, said
 		}
 	}
 }
