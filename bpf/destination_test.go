@@ -86,6 +86,29 @@ func (w *world) wantWay(t *testing.T, e *entry, want Reason) {
 	}
 }
 
+// The kernel may choose a route by the type of service (IPv4 only).
+func TestRoutesByTypeOfService(t *testing.T) {
+	w := newWorld(t, true)
+	const lowDelay = 0x10
+	to := behind("through the gateway")
+	subnet, _ := to[0].Prefix(24)
+	err := w.do(func() error {
+		return netlink.RouteAdd(&netlink.Route{Dst: ipNet(subnet), Type: unix.RTN_PROHIBIT, Tos: lowDelay})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+		e := flowTo(w.peers["a"].addrs(), to).entry(protocol, false)
+		w.add(t, e)
+		w.admit(t, e, original|replying)
+		p := e.packet(w, original, false)
+		w.wantCarried(t, e, original, p)
+		p.tos = lowDelay
+		w.wantLeft(t, e, p, ZiplineReasonREASON_NEXT_ROUTE)
+	}
+}
+
 func TestAContainerIsNeverReachedByItsOwnDevice(t *testing.T) {
 	w := newWorld(t, true)
 	a := w.peers["a"]
