@@ -231,6 +231,43 @@ func TestWhatToDeviceLooksAt(t *testing.T) {
 	})
 }
 
+// Frames that are not plain are not looked up, and those of any size are.
+func TestWhatFramesToDeviceReads(t *testing.T) {
+	w := newWorld(t, true)
+	eachProtocol(t, func(t *testing.T, protocol byte, v6 bool) {
+		e := w.flows()["from outside to a container"].entry(protocol, v6)
+		w.add(t, e)
+		for _, r := range ofFrame() {
+			plain := r.want == ZiplineReasonREASON_NEXT_OTHERHOST || r.want == ZiplineReasonREASON_NEXT_GROUP || r.want == ZiplineReasonREASON_NEXT_CHECKSUM
+			if plain || r.protocol != 0 && r.protocol != protocol || r.family == 4 && v6 || r.family == 6 && !v6 {
+				continue
+			}
+			t.Run(r.name, func(t *testing.T) {
+				p := e.packet(w, original, true)
+				r.packet(w, p)
+				w.wantSeen(t, p, staging{tcIndex: admitWord | original}, r.want)
+			})
+		}
+		sizes := []func(*packet){segments(1000), chained(segments(1000), withoutLength)}
+		if protocol == unix.IPPROTO_TCP && v6 {
+			sizes = append(sizes, chained(segments(1000), jumbo))
+		}
+		for _, size := range sizes {
+			for admitted := false; !admitted; { // again where the entry has grown too old meanwhile
+				w.change(t, e)
+				began := time.Now()
+				p := e.packet(w, original, true)
+				size(p)
+				got := w.runHook(t, HookDevice, p.bytes(), p.context(), staging{tcIndex: admitWord | original})
+				_, admitted = got.counted[ZiplineReasonREASON_NEXT_ADMITTED]
+				if !admitted && time.Since(began) < time.Second/2 {
+					t.Fatalf("a packet of %d segments is counted %v", p.gsoSegs, got.counted)
+				}
+			}
+		}
+	})
+}
+
 func TestToDeviceTakesTheWordWithIt(t *testing.T) {
 	w := newWorld(t, true)
 	e := w.flows()["from outside to a container"].entry(unix.IPPROTO_TCP, false)

@@ -25,7 +25,11 @@ func segments(size uint32) func(*packet) {
 }
 
 func chain(changes ...func(*packet)) func(*world, *packet) {
-	return func(_ *world, p *packet) {
+	return func(_ *world, p *packet) { chained(changes...)(p) }
+}
+
+func chained(changes ...func(*packet)) func(*packet) {
+	return func(p *packet) {
 		for _, change := range changes {
 			change(p)
 		}
