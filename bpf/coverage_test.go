@@ -36,7 +36,7 @@ var (
 		"lib/flow.h: if (kernel_has(ct->mark))":                        "decided when the program is loaded",
 
 		"lib/conntrack.h: return ext && ext->offset[NF_CT_EXT_HELPER];":                         "entries made by netlink always have extensions",
-		"lib/conntrack.h: if (status & IPS_OFFLOAD)":                                            "only a flowtable sets it, for packets that pass the forward hook",
+		"lib/conntrack.h: if (status & IPS_OFFLOAD)":                                            "only a flowtable sets it, which not every kernel has",
 		"lib/admission.h: if (((ct->timeout ^ expiry) >> ADMITTED_SHIFT) & ADMIT_DIRECTIONS) {": "takes a CPU that is stopped for some ticks at this very place",
 
 		"lib/rewrite.h: if (!uplink && !bpf_l4_csum_replace(skb, check, 0, difference, flags))":              "succeeds only on a kernel that does not know BPF_F_IPV6",
