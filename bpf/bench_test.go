@@ -70,7 +70,7 @@ func benchmarkFlows(b *testing.B, v6 bool) {
 	} {
 		for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 			b.Run(fmt.Sprintf("%s/%s", c.name, protocolName(protocol, v6)), func(b *testing.B) {
-				w := newWorld(b, true)
+				w := newTrackingWorld(b)
 				all := w.translations()
 				n := all[slices.IndexFunc(all, func(n translation) bool { return n.name == c.flow })]
 				w.benchFlow(b, n.entry(protocol, v6), c.direction)

@@ -106,6 +106,10 @@ func (p *packet) hook() Hook {
 // it. The wanted packet is built from nothing, with sums of its own.
 func (w *world) wantCarried(t *testing.T, e *entry, direction int, p *packet) {
 	t.Helper()
+	if !w.mends(e, direction, p) {
+		w.wantLeft(t, e, p, ZiplineReasonREASON_NEXT_CHECKSUM)
+		return
+	}
 	frame := p.bytes()
 	got, said := w.whileAdmitted(t, e, p)
 	want, reason := e.carried(w, direction, p)
@@ -119,6 +123,14 @@ func (w *world) wantCarried(t *testing.T, e *entry, direction int, p *packet) {
 	if said != 0 {
 		t.Errorf("to_device is told %#x about a packet that is carried", said)
 	}
+}
+
+// mends says whether the kernel can mend the packet's checksum: older ones cannot
+// where a network card may have summed up an IPv6 packet.
+func (w *world) mends(e *entry, direction int, p *packet) bool {
+	out := e.packet(w, direction, true)
+	same := p.src == out.src && p.dst == out.dst && p.sport == out.sport && p.dport == out.dport
+	return w.mendsIPv6 || p.src.Is4() || p.from.name != "uplink" || same
 }
 
 // wantLeft runs the packet, checks that the stack gets it as it was, and returns
@@ -159,7 +171,7 @@ func eachProtocol(t *testing.T, test func(t *testing.T, protocol byte, v6 bool))
 }
 
 func TestEstablishedFlowsAreCarriedWhoeverTranslatedThem(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	eachProtocol(t, func(t *testing.T, protocol byte, v6 bool) {
 		for _, n := range w.translations() {
 			t.Run(n.name, func(t *testing.T) { w.testTranslation(t, n.entry(protocol, v6)) })
@@ -208,7 +220,7 @@ func (p *packet) as(from *peer) *packet {
 // The checksum of a packet is mended, not made: a wrong one stays as wrong as it
 // was, and a datagram without one goes without.
 func TestChecksumsThatTheSenderDidNotMakeRight(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	eachProtocol(t, func(t *testing.T, protocol byte, v6 bool) {
 		for _, n := range w.translations() {
 			t.Run(n.name, func(t *testing.T) {
@@ -235,6 +247,9 @@ func (w *world) wantWrongSumKept(t *testing.T, e *entry, direction int) {
 	t.Helper()
 	for _, at := range []int{-1, 14 + 1} { // of the payload, of the IP header
 		p := e.packet(w, direction, false)
+		if !w.mends(e, direction, p) {
+			continue
+		}
 		want, _ := e.carried(w, direction, p)
 		good := p.bytes()
 		i := (at + len(good)) % len(good)

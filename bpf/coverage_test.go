@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -51,6 +52,10 @@ var (
 // report. Tests that draw their packets stay out: what they reach is chance.
 func TestCoverage(t *testing.T) {
 	testutil.RequireRoot(t)
+	testutil.RequireKernel(t, "conntrack functions", haveConntrack())
+	if ok, err := mendsIPv6(); err != nil || !ok {
+		testutil.RequireKernel(t, "BPF_F_IPV6 (6.16), without which other lines run", errors.Join(err, ebpf.ErrNotSupported))
+	}
 	file := filepath.Join(t.TempDir(), "ran")
 	cmd := exec.Command(os.Args[0], "-test.skip", "^Test(Coverage|Random.*)$", "-coverage.ran", file)
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -57,7 +57,7 @@ func (w *world) destinations() []destination {
 }
 
 func TestWhereEstablishedFlowsAreCarriedTo(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	for _, d := range w.destinations() {
 		t.Run(d.name, func(t *testing.T) {
 			eachProtocol(t, func(t *testing.T, protocol byte, v6 bool) {
@@ -88,7 +88,7 @@ func (w *world) wantWay(t *testing.T, e *entry, want Reason) {
 
 // The kernel may choose a route by the type of service (IPv4 only).
 func TestRoutesByTypeOfService(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	const lowDelay = 0x10
 	to := behind("through the gateway")
 	subnet, _ := to[0].Prefix(24)
@@ -110,7 +110,7 @@ func TestRoutesByTypeOfService(t *testing.T) {
 }
 
 func TestAContainerIsNeverReachedByItsOwnDevice(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	a := w.peers["a"]
 	eachProtocol(t, func(t *testing.T, protocol byte, v6 bool) {
 		hairpin := translation{client: a.addrs(), dst: service, server: a.addrs(), seen: nodeIP}
@@ -119,7 +119,7 @@ func TestAContainerIsNeverReachedByItsOwnDevice(t *testing.T) {
 }
 
 func TestFlowsWithTheMarkStayInTheStack(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	a, marked := w.peers["a"].addrs(), w.peers["marked"].addrs()
 	for _, c := range []struct {
 		name string
@@ -147,7 +147,7 @@ func TestFlowsWithTheMarkStayInTheStack(t *testing.T) {
 
 // Whether the node believes such a source address is the stack's to say.
 func TestAContainersAddressFromOutside(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	eachProtocol(t, func(t *testing.T, protocol byte, v6 bool) {
 		e := flowTo(w.peers["a"].addrs(), w.peers["b"].addrs()).entry(protocol, v6)
 		w.add(t, e)
@@ -158,7 +158,7 @@ func TestAContainersAddressFromOutside(t *testing.T) {
 
 // An IPv6 flow is never taken for one of the IPv4 endpoint whose key looks the same.
 func TestMappedAddressesAreNobodys(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	mapped := func(p *peer) netip.Addr { return netip.AddrFrom16(p.v4.As16()) }
 	for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 		for _, client := range []pair{remote, w.peers["a"].addrs()} {
@@ -216,7 +216,7 @@ func TestNodesWithPolicies(t *testing.T) {
 		{"devices that do not forward", noForwarding, route, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, true)
+			w := newTrackingWorld(t)
 			if err := w.do(func() error { return c.prepare(w) }); err != nil {
 				t.Fatal(err)
 			}

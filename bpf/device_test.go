@@ -55,7 +55,7 @@ func (w *world) wantOnly(t *testing.T, e *entry, directions uint16) {
 }
 
 func TestDirectionsAreAdmittedOneByOne(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	eachProtocol(t, func(t *testing.T, protocol byte, v6 bool) {
 		for name, n := range w.flows() {
 			for directions := uint16(0); directions <= original|replying; directions++ {
@@ -79,7 +79,7 @@ func TestDirectionsAreAdmittedOneByOne(t *testing.T) {
 // A packet that came in before the other direction was admitted does not undo
 // that when it leaves.
 func TestDirectionsAreAdmittedAtTheSameTime(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	e := w.flows()["from outside to a container"].entry(unix.IPPROTO_TCP, false)
 	w.add(t, e)
 	for {
@@ -94,7 +94,7 @@ func TestDirectionsAreAdmittedAtTheSameTime(t *testing.T) {
 }
 
 func TestAdmissionEndsAfterSomeSeconds(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	n := w.flows()["from a container to another"]
 	flows := []*entry{n.entry(unix.IPPROTO_TCP, true), n.entry(unix.IPPROTO_UDP, true)}
 	begin, end := make([]time.Time, len(flows)), make([]time.Time, len(flows)) // of the moment of admission
@@ -134,7 +134,7 @@ func TestTimeoutsOfOtherMakeAreLeftAlone(t *testing.T) {
 		young       = confirmed | seenReply
 		established = young | assured
 	)
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	for _, c := range []struct {
 		name     string
 		protocol byte
@@ -178,7 +178,7 @@ func TestTimeoutsOfOtherMakeAreLeftAlone(t *testing.T) {
 // A flow that grew old passes through the time that other flows have left when
 // they are admitted.
 func TestAgedFlowsCheckIn(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	for _, c := range []struct {
 		protocol byte
 		left     uint32
@@ -196,7 +196,7 @@ func TestAgedFlowsCheckIn(t *testing.T) {
 }
 
 func TestWhatToDeviceLooksAt(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	eachProtocol(t, func(t *testing.T, protocol byte, v6 bool) {
 		e := w.flows()["from outside to a container"].entry(protocol, v6)
 		w.add(t, e)
@@ -233,7 +233,7 @@ func TestWhatToDeviceLooksAt(t *testing.T) {
 
 // Frames that are not plain are not looked up, and those of any size are.
 func TestWhatFramesToDeviceReads(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	eachProtocol(t, func(t *testing.T, protocol byte, v6 bool) {
 		e := w.flows()["from outside to a container"].entry(protocol, v6)
 		w.add(t, e)
@@ -269,7 +269,7 @@ func TestWhatFramesToDeviceReads(t *testing.T) {
 }
 
 func TestToDeviceTakesTheWordWithIt(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	e := w.flows()["from outside to a container"].entry(unix.IPPROTO_TCP, false)
 	w.add(t, e)
 	p := e.packet(w, original, true)

@@ -49,8 +49,8 @@ func (r *rules) carries(f *passage, p *plain) bool {
 	if p.protocol == unix.IPPROTO_TCP && (f.status&assured == 0 || f.state != tcpEstablished || p.flags&0x07 != 0) {
 		return false
 	}
-	if f.translates(p) && len(r.frame) < 14+f.sumAt()+2 {
-		return false // no room for a checksum
+	if f.translates(p) && (len(r.frame) < 14+f.sumAt()+2 || !r.w.mendsIPv6 && r.fromUplink() && f.src.Addr().Is6()) {
+		return false // no checksum to mend, or no way to
 	}
 	if !r.fromUplink() && (!r.leased(p.src.Addr()) || !r.device.forwards(f.entry)) {
 		return false

@@ -109,7 +109,7 @@ func TestPacketsOverTheReceiversMTUGoToTheStack(t *testing.T) {
 // The same for established flows: to containers with an MTU of 1500 and 1400,
 // to outside with the uplink's of 1500 and a route's of 1300.
 func TestEstablishedFlowsKeepToTheMTU(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	const tcp, udp = unix.IPPROTO_TCP, unix.IPPROTO_UDP
 	a := w.peers["a"].addrs()
 	for _, path := range []struct {
@@ -172,7 +172,7 @@ func TestEstablishedFlowsKeepToTheMTU(t *testing.T) {
 
 // What the loader knows of routes with an MTU below the uplink's.
 func TestEstablishedFlowsKeepToTheMTUOfTheUplinksRoutes(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	const least = 1400
 	if err := w.objs.Uplinks.Put(uint32(w.uplink.index), ZiplineUplink{Mtu: least}); err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -90,8 +91,25 @@ func (w *world) connect() error {
 		if err := addNeighbor(w.uplink.index, remote[i]); err != nil {
 			return err
 		}
+		if err := waitLocal(nodeIP[i]); err != nil {
+			return err
+		}
 	}
 	return addRoutes(map[string]int{"up0": w.uplink.index, "plain0": plain})
+}
+
+// waitLocal waits until the kernel knows an address for its own: for IPv6 that
+// is done a moment later.
+func waitLocal(addr netip.Addr) error {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		routes, err := netlink.RouteGet(addr.AsSlice())
+		if err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("wait for address %s: the route is %v (%v)", addr, routes, err)
+		}
+	}
 }
 
 func addRoutes(devices map[string]int) error {

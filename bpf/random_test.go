@@ -15,7 +15,7 @@ import (
 // The fuzzer changes bytes; this draws each field from the values that matter,
 // so that every combination of them comes up, and checks the same rules.
 func TestRandomPacketsMeetTheRules(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	seed := rand.Uint64()
 	g := &generator{w: w, rand: rand.New(rand.NewPCG(seed, 1)), flows: w.enterFlows(t)}
 	t.Logf("seed %d", seed)

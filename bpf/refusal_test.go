@@ -63,7 +63,7 @@ func ofEntry() []refusal {
 }
 
 func TestFlowsWithAHelperGoToTheStack(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	e := w.flows()["from outside to a container"].entry(unix.IPPROTO_TCP, false)
 	e.helper = "ftp"
 	if !w.hasHelper(t, e) {
@@ -96,7 +96,7 @@ func ofFrame() []refusal {
 }
 
 func TestWhatIsNotPlainOrNotEstablishedGoesToTheStack(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	for name, n := range w.flows() {
 		t.Run(name, func(t *testing.T) {
 			eachProtocol(t, func(t *testing.T, protocol byte, v6 bool) {

@@ -66,6 +66,9 @@ func (w *world) counters(tb testing.TB) map[uint32]ZiplineCounter {
 	values := make([]ZiplineCounter, len(keys)*ebpf.MustPossibleCPU())
 	cursor := ebpf.MapBatchCursor{}
 	n, err := w.objs.Counters.BatchLookup(&cursor, keys, values, nil)
+	if errors.Is(err, ebpf.ErrNotSupported) { // before 5.13, for maps of this type
+		n, err = w.countersOneByOne(keys, values)
+	}
 	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		tb.Fatalf("read counters: %v", err)
 	}
@@ -79,4 +82,17 @@ func (w *world) counters(tb testing.TB) map[uint32]ZiplineCounter {
 		rows[row] = sum
 	}
 	return rows
+}
+
+// countersOneByOne does what BatchLookup does.
+func (w *world) countersOneByOne(keys []uint32, values []ZiplineCounter) (int, error) {
+	for i := range keys {
+		keys[i] = uint32(i)
+		var row []ZiplineCounter
+		if err := w.objs.Counters.Lookup(keys[i], &row); err != nil {
+			return 0, err
+		}
+		copy(values[i*len(row):], row)
+	}
+	return len(keys), nil
 }

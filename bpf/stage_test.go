@@ -67,7 +67,28 @@ func (w *world) setStage() error {
 		return fmt.Errorf("load stage: %w", err)
 	}
 	s.closers = append(s.closers, s.program.Close)
-	return nil
+	w.mendsIPv6, err = mendsIPv6()
+	return err
+}
+
+// mendsIPv6 asks for a change of nothing with the flag that Linux 6.16 and some
+// older ones know.
+func mendsIPv6() (bool, error) {
+	const pseudoHeader, ipv6 = 1 << 4, 1 << 7
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{
+		asm.Mov.Imm(asm.R2, 14+40),
+		asm.Mov.Imm(asm.R3, 0),
+		asm.Mov.Imm(asm.R4, 0),
+		asm.Mov.Imm(asm.R5, pseudoHeader|ipv6),
+		asm.FnL4CsumReplace.Call(),
+		asm.Return(),
+	}})
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = p.Close() }()
+	ret, err := p.Run(&ebpf.RunOptions{Data: make([]byte, 100)})
+	return ret == 0, err
 }
 
 func stageProgram(programs, notes *ebpf.Map) *ebpf.ProgramSpec {

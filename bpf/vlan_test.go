@@ -8,7 +8,7 @@ import (
 
 // Tags that the kernel has taken off before a program runs.
 func TestTaggedFrames(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	a, b := w.peers["a"], w.peers["b"]
 	const priority, vlan5 = 3 << 13, 5
 	const next, source, mac = ZiplineReasonREASON_NEXT_VLAN, ZiplineReasonREASON_DROP_SOURCE, ZiplineReasonREASON_DROP_MAC

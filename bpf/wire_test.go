@@ -17,7 +17,7 @@ import (
 
 // A test run makes linear packets only. This one comes off a wire.
 func TestHeadersThatAreNotLinearAreNotRewritten(t *testing.T) {
-	w := newWorld(t, true)
+	w := newTrackingWorld(t)
 	err := w.do(func() error {
 		l, err := link.AttachTCX(link.TCXOptions{Program: w.objs.FromUplink, Interface: w.uplink.index, Attach: ebpf.AttachTCXIngress})
 		if err == nil {

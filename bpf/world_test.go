@@ -8,8 +8,12 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"sync"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -59,6 +63,8 @@ type world struct {
 	// uplink is where from_uplink gets its packets.
 	uplink *peer
 	stage  *stage
+	// mendsIPv6 says whether the kernel can mend any IPv6 checksum (BPF_F_IPV6).
+	mendsIPv6 bool
 }
 
 func peers() []*peer {
@@ -115,6 +121,31 @@ func newWorld(tb testing.TB, conntrack bool) *world {
 	return w
 }
 
+// haveConntrack returns nil or why the kernel does not take the probe.
+var haveConntrack = sync.OnceValue(func() error {
+	// Kernels before 5.11 charge maps and programs to this limit.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return err
+	}
+	spec, err := LoadZipline()
+	if err != nil {
+		return err
+	}
+	prog, err := ebpf.NewProgram(spec.Programs[ZiplineProgProbeConntrack])
+	if err != nil {
+		return err
+	}
+	return prog.Close()
+})
+
+// newTrackingWorld is a world in which the programs ask conntrack.
+func newTrackingWorld(tb testing.TB) *world {
+	tb.Helper()
+	testutil.RequireRoot(tb)
+	testutil.RequireKernel(tb, "conntrack functions", haveConntrack())
+	return newWorld(tb, true)
+}
+
 // serve runs jobs in the namespace. The thread ends with it.
 func (w *world) serve(ready chan<- error) {
 	runtime.LockOSThread()
@@ -135,8 +166,12 @@ func (w *world) load(conntrack bool) error {
 	if err != nil {
 		return err
 	}
-	if err := spec.Variables[ZiplineVarHaveConntrack].Set(conntrack); err != nil {
+	// Where the kernel has no conntrack functions all else is tested without.
+	if err := spec.Variables[ZiplineVarHaveConntrack].Set(conntrack && haveConntrack() == nil); err != nil {
 		return err
+	}
+	if haveConntrack() != nil {
+		spec.Programs[ZiplineProgProbeConntrack].Instructions = asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}
 	}
 	if err := spec.Variables[ZiplineVarTickHz].Set(tickRate()); err != nil {
 		return err
