@@ -186,6 +186,9 @@ func TestNodesWithPolicies(t *testing.T) {
 			return netlink.XfrmPolicyAdd(&netlink.XfrmPolicy{Src: &any4, Dst: &any4, Dir: dir})
 		}
 	}
+	set := func(name string) func(*world) error {
+		return func(*world) error { return os.WriteFile("/proc/sys/net/"+name, []byte("1"), 0o600) }
+	}
 	noForwarding := func(w *world) error {
 		for i := range len(w.peers) {
 			for _, family := range []string{"ipv4", "ipv6"} {
@@ -213,6 +216,8 @@ func TestNodesWithPolicies(t *testing.T) {
 		{"an ipsec policy for what comes in", policy(netlink.XFRM_DIR_IN), ipsec, ipsec, 0},
 		{"an ipsec policy for what goes out", policy(netlink.XFRM_DIR_OUT), ipsec, ipsec, 0},
 		{"an ipsec policy for what is forwarded", policy(netlink.XFRM_DIR_FWD), ipsec, ipsec, 0},
+		{"next hops by ports, ipv4", set("ipv4/fib_multipath_hash_policy"), rules, 0, 0},
+		{"next hops by ports, ipv6", set("ipv6/fib_multipath_hash_policy"), rules, 0, 0},
 		{"devices that do not forward", noForwarding, route, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
