@@ -82,10 +82,12 @@ func TestDirectionsAreAdmittedAtTheSameTime(t *testing.T) {
 	w := newTrackingWorld(t)
 	e := w.flows()["from outside to a container"].entry(unix.IPPROTO_TCP, false)
 	w.add(t, e)
+	p := e.packet(w, replying, true)
 	for {
 		w.admit(t, e, original)
-		w.wantSeen(t, e.packet(w, replying, true), staging{tcIndex: admitWord | replying}, ZiplineReasonREASON_NEXT_ADMITTED)
+		got := w.runHook(t, HookDevice, p.bytes(), p.context(), staging{tcIndex: admitWord | replying})
 		if time.Since(e.admitted) < time.Second {
+			w.wantReason(t, got, ZiplineReasonREASON_NEXT_ADMITTED, len(p.bytes()))
 			break
 		}
 	}

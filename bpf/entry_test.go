@@ -261,11 +261,12 @@ func (e *entry) packet(w *world, direction int, translated bool) *packet {
 	return p
 }
 
-// hasHelper says whether the kernel has a conntrack helper of this name.
-func (w *world) hasHelper(tb testing.TB, e *entry) bool {
+// addHelped enters the flow with its helper, or returns why the kernel has none.
+func (w *world) addHelped(tb testing.TB, e *entry) error {
+	tb.Helper()
 	err := w.conntrack(e, mdl.Create|mdl.Excl)
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 		tb.Fatalf("create conntrack entry with helper: %v", err)
 	}
-	return err == nil
+	return err
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
 // refusal is a case: an established flow whose packets would be carried, with
@@ -66,9 +68,7 @@ func TestFlowsWithAHelperGoToTheStack(t *testing.T) {
 	w := newTrackingWorld(t)
 	e := w.flows()["from outside to a container"].entry(unix.IPPROTO_TCP, false)
 	e.helper = "ftp"
-	if !w.hasHelper(t, e) {
-		t.Skip("needs the conntrack helper ftp")
-	}
+	testutil.RequireKernel(t, "conntrack helper ftp", w.addHelped(t, e))
 	w.wantNotAdmitted(t, e, ZiplineReasonREASON_NEXT_HELPER)
 	w.wantLeft(t, e, e.packet(w, original, false), ZiplineReasonREASON_NEXT_HELPER)
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
 // A packet whose sum the kernel has taken (CHECKSUM_COMPLETE) has two that must
@@ -27,7 +29,7 @@ func TestTheKernelsOwnSumIsMendedToo(t *testing.T) {
 	w := newTrackingWorld(t)
 	tunnel, err := w.setTunnel(t)
 	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EOPNOTSUPP) {
-		t.Skipf("needs vxlan and tcx: %v", err)
+		testutil.RequireKernel(t, "vxlan and tcx (6.6)", err)
 	}
 	if err != nil {
 		t.Fatal(err)

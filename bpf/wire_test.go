@@ -13,6 +13,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
 // A test run makes linear packets only. This one comes off a wire.
@@ -26,7 +28,7 @@ func TestHeadersThatAreNotLinearAreNotRewritten(t *testing.T) {
 		return err
 	})
 	if errors.Is(err, ebpf.ErrNotSupported) {
-		t.Skipf("needs tcx (Linux 6.6): %v", err)
+		testutil.RequireKernel(t, "tcx (6.6)", err)
 	}
 	if err != nil {
 		t.Fatal(err)
