@@ -8,7 +8,7 @@ LDFLAGS := -s -w -X main.release=$(RELEASE)
 GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test fuzz bench generate generate-check lint install clean help setup
+.PHONY: build demo test fuzz coverage bench generate generate-check lint install clean help setup
 
 build: ## build the plugin and the tools to bin/
 	$(GOBUILD) -o bin/ ./cmd/...
@@ -24,6 +24,9 @@ test: setup lint generate-check ## run every test (root)
 
 fuzz: ## run each fuzz target for FUZZTIME (default 20s)
 	.ci/fuzz $(or $(FUZZTIME),20s)
+
+coverage: ## list the lines of the eBPF programs' C that their tests do not run (root)
+	$(GO) test -count=1 -v -run '^TestCoverage$$' ./bpf
 
 bench: build ## measure ADD and DEL against the bridge plugin (root)
 	bin/zipline-bench attach

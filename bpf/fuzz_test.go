@@ -8,26 +8,44 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
-// FuzzFromEndpoint feeds frames to the program and compares what it does with
-// the rules of model_test.go, both ways: it does nothing else, and all of it.
-func FuzzFromEndpoint(f *testing.F) {
-	w := newWorld(f, true)
-	names := make([]string, 0, len(w.peers))
+// FuzzPrograms feeds frames to the programs at ingress and compares what they do
+// with the rules of model_test.go, both ways: they do nothing else, and all of it.
+func FuzzPrograms(f *testing.F) {
+	w := newTrackingWorld(f)
+	flows := w.enterFlows(f)
+	devices := []*peer{w.uplink}
 	for _, p := range peers() {
-		names = append(names, p.name)
+		devices = append(devices, w.peers[p.name])
 	}
 	seed := func(device *peer, frame []byte, gso uint32) {
-		for i, name := range names {
-			if name == device.name {
+		for i, d := range devices {
+			if d.name == device.name {
 				f.Add(byte(i), frame, gso)
 			}
 		}
 	}
+	w.seedUntracked(seed)
+	for _, e := range flows {
+		for _, d := range []int{original, replying} {
+			p := e.packet(w, d, false)
+			seed(p.from, p.bytes(), 0)
+		}
+	}
+	f.Fuzz(func(t *testing.T, device byte, frame []byte, gso uint32) {
+		gso %= 1 << 16
+		r := &rules{w: w, device: devices[int(device)%len(devices)], frame: frame, gso: int(gso), flows: flows}
+		r.check(t)
+	})
+}
+
+// seedUntracked makes packets that conntrack does not know.
+func (w *world) seedUntracked(seed func(device *peer, frame []byte, gso uint32)) {
 	for _, dst := range []netip.Addr{w.peers["b"].v4, w.peers["b"].v6} {
 		rows := append(both(), only6()...)
 		if dst.Is4() {
@@ -50,25 +68,42 @@ func FuzzFromEndpoint(f *testing.F) {
 		probe6(dad)
 		seed(p, dad.bytes(), 0)
 	}
-	f.Fuzz(func(t *testing.T, device byte, frame []byte, gso uint32) {
-		gso %= 1 << 16
-		p := w.peers[names[int(device)%len(names)]]
-		got, ok := w.tryRun(t, frame, skBuff{Ifindex: uint32(p.index), GSOSize: gso})
-		if !ok {
-			return
-		}
-		r := &rules{w: w, device: p, frame: frame, gso: int(gso)}
-		r.compare(t, got)
-	})
 }
 
-// tryRun runs the program unless the kernel refuses to make a packet of the
-// frame.
-func (w *world) tryRun(t *testing.T, frame []byte, ctx skBuff) (outcome, bool) {
-	opts := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Context: ctx}
+// check runs the program on the frame and compares. It returns what the rules
+// say, and false if the kernel refuses to make a packet of the frame.
+func (r *rules) check(t *testing.T) (ruling, bool) {
+	t.Helper()
+	if len(r.frame) < 14 {
+		return ruling{}, false
+	}
+	for {
+		want := r.judge()
+		r.w.keep(t, want.flow)
+		got, ok := r.run(t)
+		if !ok {
+			return ruling{}, false
+		}
+		if want.flow != nil && time.Since(want.flow.admitted) > 3*time.Second/2 {
+			continue // too slow: the admission may have run out
+		}
+		r.compare(t, want, got)
+		return want, true
+	}
+}
+
+// run runs the program of the device.
+func (r *rules) run(t *testing.T) (outcome, bool) {
+	t.Helper()
+	program := r.w.objs.FromEndpoint
+	if r.fromUplink() {
+		program = r.w.objs.FromUplink
+	}
+	ctx := skBuff{Ifindex: uint32(r.device.index), GSOSize: uint32(r.gso)}
+	opts := &ebpf.RunOptions{Data: r.frame, DataOut: make([]byte, len(r.frame)+256), Context: ctx}
 	var ret uint32
-	err := w.do(func() (err error) {
-		ret, err = w.objs.FromEndpoint.Run(opts)
+	err := r.w.do(func() (err error) {
+		ret, err = program.Run(opts)
 		return err
 	})
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOMEM) {
@@ -80,22 +115,27 @@ func (w *world) tryRun(t *testing.T, frame []byte, ctx skBuff) (outcome, bool) {
 	return outcome{verdict: int32(ret), data: opts.DataOut}, true
 }
 
-func (r *rules) compare(t *testing.T, got outcome) {
+func (r *rules) compare(t *testing.T, want ruling, got outcome) {
 	t.Helper()
-	want := r.judge()
 	verdict, data := int32(nextVerdict), r.frame
 	switch {
 	case want.drop:
 		verdict = dropVerdict
-	case want.carry != nil:
+	case want.direct != nil:
 		verdict = redirVerdict
-		data = append(append(bytes.Clone(want.carry.mac), want.carry.host...), r.frame[12:]...)
+		data = append(append(bytes.Clone(want.direct.mac), want.direct.host...), r.frame[12:]...)
+	case want.flow != nil:
+		verdict = redirVerdict
 	case want.answer:
 		verdict = redirVerdict
 		data = r.answer()
 	}
 	if got.verdict != verdict {
 		t.Fatalf("verdict is %d, the rules say %d: device %q, gso %d, frame %x", got.verdict, verdict, r.device.name, r.gso, r.frame)
+	}
+	if want.flow != nil {
+		want.flow.compare(t, r.frame, got.data)
+		return
 	}
 	if !bytes.Equal(got.data, data) {
 		t.Fatalf("frame is now\n%x, the rules say\n%x: was %x", got.data, data, r.frame)

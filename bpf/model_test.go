@@ -12,12 +12,13 @@ import (
 )
 
 // The rules once more, written from the design and not from the C: what a
-// program may do with a frame that device sent, when conntrack knows no flow.
+// program may do with a frame that a device received.
 
-// ruling is what the rules say: carry it to a peer, answer it, drop it, or none
-// of these.
+// ruling is what the rules say: carry it to a peer as it is, carry it as
+// conntrack says, answer it, drop it, or none of these.
 type ruling struct {
-	carry  *peer
+	direct *peer
+	flow   *passage
 	answer bool
 	drop   bool
 }
@@ -28,19 +29,29 @@ type rules struct {
 	device *peer
 	frame  []byte
 	gso    int
+	// flows are all that conntrack knows.
+	flows []*entry
 }
 
 func (r *rules) judge() ruling {
-	switch binary.BigEndian.Uint16(r.frame[12:]) {
-	case typeIPv4:
-		return r.ipv4(r.frame[14:])
-	case typeIPv6:
-		return r.ipv6(r.frame[14:])
-	case typeARP:
-		return r.arp(r.frame[14:])
+	ip := r.frame[14:]
+	switch etherType := binary.BigEndian.Uint16(r.frame[12:]); {
+	case etherType == typeIPv4 && r.fromUplink():
+		return r.forward(r.plain4(ip))
+	case etherType == typeIPv6 && r.fromUplink():
+		return r.forward(r.plain6(ip))
+	case etherType == typeIPv4:
+		return r.ipv4(ip)
+	case etherType == typeIPv6:
+		return r.ipv6(ip)
+	case etherType == typeARP && !r.fromUplink():
+		return r.arp(ip)
 	}
 	return ruling{}
 }
+
+// fromUplink says whether the frame comes from outside.
+func (r *rules) fromUplink() bool { return r.device.name == "uplink" }
 
 // published says whether the device is known to the maps.
 func (r *rules) published() bool { return r.device.name != "unpublished" }
@@ -80,10 +91,35 @@ func (r *rules) neighbour(addr netip.Addr) *peer {
 	return holder
 }
 
-// shortcut returns whom a packet to the address may be carried to directly.
-func (r *rules) shortcut(src, dst netip.Addr, largest int) *peer {
-	to := r.neighbour(dst)
-	if to == nil || !r.leased(src) || !r.toHost() || r.device.flags&to.flags&direct == 0 || largest > int(to.mtu) {
+// plain is a whole TCP or UDP packet to one receiver, with no options.
+type plain struct {
+	src, dst             netip.AddrPort
+	protocol, ttl, flags byte
+	l4                   int // offset in the IP packet
+	largest              int // length of the largest IP packet that goes on the wire
+}
+
+// forward is what the rules say of a packet that may come from where it says.
+func (r *rules) forward(p *plain) ruling {
+	if p == nil || !r.toHost() {
+		return ruling{}
+	}
+	if flow := r.known(p); flow != nil {
+		if !r.carries(flow, p) {
+			return ruling{}
+		}
+		return ruling{flow: flow}
+	}
+	if r.fromUplink() {
+		return ruling{}
+	}
+	return ruling{direct: r.shortcut(p)}
+}
+
+// shortcut returns whom a packet that conntrack does not know may be carried to.
+func (r *rules) shortcut(p *plain) *peer {
+	to := r.neighbour(p.dst.Addr())
+	if to == nil || !r.leased(p.src.Addr()) || r.device.flags&to.flags&direct == 0 || p.largest > int(to.mtu) {
 		return nil
 	}
 	return to
@@ -93,39 +129,45 @@ func (r *rules) ipv4(ip []byte) ruling {
 	if len(ip) < 20 || ip[0]>>4 != 4 {
 		return ruling{}
 	}
-	src, dst := netip.AddrFrom4([4]byte(ip[12:])), netip.AddrFrom4([4]byte(ip[16:]))
+	src := netip.AddrFrom4([4]byte(ip[12:]))
 	if src.IsUnspecified() {
 		return ruling{drop: r.wrongMAC(r.frame[6:12])}
 	}
 	if r.spoofed(src) {
 		return ruling{drop: true}
 	}
-	fragment := binary.BigEndian.Uint16(ip[6:]) & 0x3fff
-	if ip[0] != 0x45 || fragment != 0 || ip[8] == 0 {
-		return ruling{}
-	}
-	largest, ok := r.largest(ip, 20, 20, ip[9])
-	if !ok {
-		return ruling{}
-	}
-	return ruling{carry: r.shortcut(src, dst, largest)}
+	return r.forward(r.plain4(ip))
 }
 
-// largest returns the length of the largest IP packet that goes on the wire.
-func (r *rules) largest(ip []byte, header, l4 int, protocol byte) (int, bool) {
-	if protocol != unix.IPPROTO_TCP && protocol != unix.IPPROTO_UDP || len(ip) < l4+4 {
-		return 0, false
+// plain4 returns nil for what is not plain, as plain6 does.
+func (r *rules) plain4(ip []byte) *plain {
+	if len(ip) < 20 || ip[0] != 0x45 || binary.BigEndian.Uint16(ip[6:])&0x3fff != 0 || ip[8] == 0 {
+		return nil
 	}
-	switch {
-	case protocol == unix.IPPROTO_TCP && (len(ip) < l4+14 || ip[l4+12]>>4 < 5):
-		return 0, false
-	case r.gso == 0:
-		return len(ip), true
-	case protocol == unix.IPPROTO_UDP:
-		return header + 8 + r.gso, true
-	default:
-		return header + int(ip[l4+12]>>4)*4 + r.gso, true
+	src, dst := netip.AddrFrom4([4]byte(ip[12:])), netip.AddrFrom4([4]byte(ip[16:]))
+	return r.plain(ip, src, dst, &plain{protocol: ip[9], ttl: ip[8], l4: 20}, 20)
+}
+
+// plain reads TCP or UDP into p, of which protocol and offset are known.
+func (r *rules) plain(ip []byte, src, dst netip.Addr, p *plain, header int) *plain {
+	tcp := p.protocol == unix.IPPROTO_TCP
+	if !tcp && p.protocol != unix.IPPROTO_UDP || len(ip) < p.l4+4 || tcp && len(ip) < p.l4+14 {
+		return nil
 	}
+	l4 := ip[p.l4:]
+	p.src = netip.AddrPortFrom(src, binary.BigEndian.Uint16(l4))
+	p.dst = netip.AddrPortFrom(dst, binary.BigEndian.Uint16(l4[2:]))
+	length := 8
+	if tcp {
+		p.flags, length = l4[13], int(l4[12]>>4)*4
+		if length < 20 {
+			return nil
+		}
+	}
+	if p.largest = len(ip); r.gso > 0 {
+		p.largest = header + length + r.gso
+	}
+	return p
 }
 
 func (r *rules) ipv6(ip []byte) ruling {
@@ -143,16 +185,20 @@ func (r *rules) ipv6(ip []byte) ruling {
 	if ip[6] == unix.IPPROTO_ICMPV6 {
 		return ruling{answer: r.solicitation(ip, src, dst)}
 	}
-	protocol, l4 := ip[6], 40
-	if protocol == unix.IPPROTO_HOPOPTS && r.gso > 0 && len(ip) >= 48 &&
+	return r.forward(r.plain6(ip))
+}
+
+func (r *rules) plain6(ip []byte) *plain {
+	if len(ip) < 40 || ip[0]>>4 != 6 || ip[7] == 0 {
+		return nil
+	}
+	src, dst := netip.AddrFrom16([16]byte(ip[8:])), netip.AddrFrom16([16]byte(ip[24:]))
+	p := &plain{protocol: ip[6], ttl: ip[7], l4: 40}
+	if p.protocol == unix.IPPROTO_HOPOPTS && r.gso > 0 && len(ip) >= 48 &&
 		ip[4] == 0 && ip[5] == 0 && bytes.Equal(ip[40:44], []byte{unix.IPPROTO_TCP, 0, 194, 4}) {
-		protocol, l4 = unix.IPPROTO_TCP, 48
+		p.protocol, p.l4 = unix.IPPROTO_TCP, 48
 	}
-	largest, ok := r.largest(ip, 40, l4, protocol)
-	if !ok || ip[7] == 0 {
-		return ruling{}
-	}
-	return ruling{carry: r.shortcut(src, dst, largest)}
+	return r.plain(ip, src, dst, p, 40)
 }
 
 // solicitation says whether this is one that is answered.

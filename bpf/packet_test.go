@@ -27,6 +27,7 @@ type packet struct {
 	src, dst         netip.Addr
 	protocol         byte
 	ttl              byte
+	tos              byte   // IPv6: traffic class
 	fragment         uint16 // IPv4: flags and offset
 	options          []byte // IPv4 options, or IPv6 extension headers
 	nextHeader       byte   // IPv6: type of the first of options
@@ -39,6 +40,8 @@ type packet struct {
 	gsoSize, gsoSegs uint32
 	mark             uint32
 	layer4           []byte // in place of TCP or UDP
+	flags            byte   // of TCP, beside ACK
+	noSum            bool   // UDP without a checksum
 }
 
 // tcp returns a TCP packet from one peer to another's address.
@@ -83,7 +86,7 @@ func ethernet(dst, src net.HardwareAddr, etherType uint16) []byte {
 func (p *packet) ipv4(l4 int) []byte {
 	h := make([]byte, 20, 60)
 	h = append(h, p.options...)
-	h[0] = 0x40 | byte(len(h)/4)
+	h[0], h[1] = 0x40|byte(len(h)/4), p.tos
 	if !p.noLength {
 		binary.BigEndian.PutUint16(h[2:], uint16(len(h)+l4))
 	}
@@ -97,7 +100,7 @@ func (p *packet) ipv4(l4 int) []byte {
 
 func (p *packet) ipv6(l4 int) []byte {
 	h := make([]byte, 40)
-	h[0] = 0x60
+	h[0], h[1] = 0x60|p.tos>>4, p.tos<<4
 	if !p.noLength {
 		binary.BigEndian.PutUint16(h[4:], uint16(len(p.options)+l4))
 	}
@@ -121,11 +124,18 @@ func (p *packet) l4() []byte {
 		h = binary.BigEndian.AppendUint16(h, uint16(8+len(p.payload)))
 		h = append(h, 0, 0)
 	} else {
-		h = append(h, 0, 0, 0, 1, 0, 0, 0, 1, p.doff<<4, 0x18, 0xff, 0xff, 0, 0, 0, 0)
+		h = append(h, 0, 0, 0, 1, 0, 0, 0, 1, p.doff<<4, 0x10|p.flags, 0xff, 0xff, 0, 0, 0, 0)
 		sumAt = 16
 	}
 	h = append(h, p.payload...)
-	binary.BigEndian.PutUint16(h[sumAt:], ^onesSum(h, pseudo(p.src, p.dst, p.protocol, len(h))))
+	if p.noSum {
+		return h
+	}
+	sum := ^onesSum(h, pseudo(p.src, p.dst, p.protocol, len(h)))
+	if p.protocol == unix.IPPROTO_UDP && sum == 0 {
+		sum = 0xffff // RFC 768: 0 means none
+	}
+	binary.BigEndian.PutUint16(h[sumAt:], sum)
 	return h
 }
 

@@ -73,10 +73,14 @@ func (v Verdict) String() string {
 
 // String returns the name of the program.
 func (h Hook) String() string {
-	if h == HookUplink {
-		return "from_uplink"
+	switch h {
+	case HookUplink:
+		return ZiplineProgFromUplink
+	case HookDevice:
+		return ZiplineProgToDevice
+	default:
+		return ZiplineProgFromEndpoint
 	}
-	return ZiplineProgFromEndpoint
 }
 
 var reasonNames = map[Reason]string{

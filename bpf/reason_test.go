@@ -81,8 +81,10 @@ func TestHooksAreThoseOfTheObject(t *testing.T) {
 	if n := collection.Maps[ZiplineMapCounters].MaxEntries; n != Hooks*Reasons {
 		t.Errorf("counters has %d rows, Go expects %d", n, Hooks*Reasons)
 	}
-	if HookEndpoint.String() != "from_endpoint" || HookUplink.String() != "from_uplink" {
-		t.Errorf("hooks are %s and %s", HookEndpoint, HookUplink)
+	for hook, want := range map[Hook]string{HookEndpoint: "from_endpoint", HookUplink: "from_uplink", HookDevice: "to_device"} {
+		if hook.String() != want || collection.Programs[want] == nil {
+			t.Errorf("hook %d is %s, want %s, a program of the object", hook, hook, want)
+		}
 	}
 }
 

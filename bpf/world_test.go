@@ -4,7 +4,6 @@ package bpf
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -24,6 +25,7 @@ const (
 	sourceCheck = 1
 	macCheck    = 2
 	direct      = 4
+	tracked     = 8
 )
 
 // Networks of the world.
@@ -37,6 +39,7 @@ const (
 	nextVerdict  = -1
 	dropVerdict  = 2
 	redirVerdict = 7
+	slowMark     = 0x10
 )
 
 // peer is an endpoint of the test world: a host veth, and what the maps say.
@@ -48,6 +51,7 @@ type peer struct {
 	mac, host  net.HardwareAddr
 	mtu        uint32
 	flags      uint32
+	slowMark   uint32
 	net4, net6 uint64
 }
 
@@ -56,6 +60,11 @@ type world struct {
 	objs  ZiplineObjects
 	peers map[string]*peer
 	jobs  chan func()
+	// uplink is where from_uplink gets its packets.
+	uplink *peer
+	stage  *stage
+	// mendsIPv6 says whether the kernel can mend any IPv6 checksum (BPF_F_IPV6).
+	mendsIPv6 bool
 }
 
 func peers() []*peer {
@@ -70,20 +79,23 @@ func peers() []*peer {
 			flags: flags, net4: net4, net6: net6,
 		}
 	}
-	a := mk(1, "a", sourceCheck|direct)
+	const usual = sourceCheck | direct | tracked
+	a := mk(1, "a", usual)
 	a.extra = netip.MustParseAddr("10.1.0.101")
-	small := mk(3, "small", sourceCheck|direct)
+	small := mk(3, "small", usual)
 	small.mtu = 1400
-	stranger := mk(5, "stranger", sourceCheck|direct)
+	stranger := mk(5, "stranger", usual)
 	stranger.net4, stranger.net6 = other4, other6
-	lonely, lonelyToo := mk(10, "lonely", sourceCheck|direct), mk(11, "lonely too", sourceCheck|direct)
+	lonely, lonelyToo := mk(10, "lonely", usual), mk(11, "lonely too", usual)
 	for _, p := range []*peer{lonely, lonelyToo} {
 		p.net4, p.net6 = 0, 0
 	}
+	marked := mk(13, "marked", usual)
+	marked.slowMark = slowMark
 	return []*peer{
-		lonely, lonelyToo, a, mk(2, "b", sourceCheck|direct), small, mk(4, "tracked", sourceCheck), stranger,
-		mk(6, "pinned", sourceCheck|macCheck|direct), mk(7, "unchecked", direct),
-		mk(8, "unpublished", 0), mk(9, "unchecked pinned", macCheck|direct),
+		lonely, lonelyToo, a, mk(2, "b", usual), small, mk(4, "tracked", sourceCheck|tracked), stranger,
+		mk(6, "pinned", usual|macCheck), mk(7, "unchecked", direct|tracked), mk(8, "unpublished", 0),
+		mk(9, "unchecked pinned", macCheck|direct|tracked), mk(12, "untracked", sourceCheck|direct), marked,
 	}
 }
 
@@ -99,12 +111,39 @@ func newWorld(tb testing.TB, conntrack bool) *world {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { close(w.jobs) })
-	err := w.do(func() error { return w.load(conntrack) })
-	if err != nil {
-		tb.Fatalf("%+v", err)
-	}
 	tb.Cleanup(func() { _ = w.objs.Close() })
+	for _, step := range []func() error{func() error { return w.load(conntrack) }, w.connect, w.setStage} {
+		if err := w.do(step); err != nil {
+			tb.Fatalf("%+v", err)
+		}
+	}
+	tb.Cleanup(w.stage.close)
 	return w
+}
+
+// haveConntrack returns nil or why the kernel does not take the probe.
+var haveConntrack = sync.OnceValue(func() error {
+	// Kernels before 5.11 charge maps and programs to this limit.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return err
+	}
+	spec, err := LoadZipline()
+	if err != nil {
+		return err
+	}
+	prog, err := ebpf.NewProgram(spec.Programs[ZiplineProgProbeConntrack])
+	if err != nil {
+		return err
+	}
+	return prog.Close()
+})
+
+// newTrackingWorld is a world in which the programs ask conntrack.
+func newTrackingWorld(tb testing.TB) *world {
+	tb.Helper()
+	testutil.RequireRoot(tb)
+	testutil.RequireKernel(tb, "conntrack functions", haveConntrack())
+	return newWorld(tb, true)
 }
 
 // serve runs jobs in the namespace. The thread ends with it.
@@ -127,10 +166,17 @@ func (w *world) load(conntrack bool) error {
 	if err != nil {
 		return err
 	}
-	if err := spec.Variables[ZiplineVarHaveConntrack].Set(conntrack); err != nil {
+	// Where the kernel has no conntrack functions all else is tested without.
+	if err := spec.Variables[ZiplineVarHaveConntrack].Set(conntrack && haveConntrack() == nil); err != nil {
 		return err
 	}
-	if err := spec.LoadAndAssign(&w.objs, nil); err != nil {
+	if haveConntrack() != nil {
+		spec.Programs[ZiplineProgProbeConntrack].Instructions = asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}
+	}
+	if err := spec.Variables[ZiplineVarTickHz].Set(tickRate()); err != nil {
+		return err
+	}
+	if err := loadObjects(spec, &w.objs); err != nil {
 		return err
 	}
 	for _, p := range peers() {
@@ -157,7 +203,7 @@ func (w *world) publish(p *peer) error {
 	if err := w.objs.Devices.Put(uint32(p.index), dev); err != nil {
 		return err
 	}
-	ep := ZiplineEndpoint{Ifindex: uint32(p.index), Mtu: p.mtu, Mac: [6]byte(p.mac), HostMac: [6]byte(p.host), Flags: p.flags}
+	ep := ZiplineEndpoint{Ifindex: uint32(p.index), Mtu: p.mtu, Mac: [6]byte(p.mac), HostMac: [6]byte(p.host), Flags: p.flags, SlowPathMark: p.slowMark}
 	for _, addr := range []netip.Addr{p.v4, p.v6, p.extra} {
 		if !addr.IsValid() {
 			continue
@@ -196,63 +242,11 @@ type skBuff struct {
 	Hwtstamp                                                                    uint64
 }
 
-// outcome is what the program did with a packet.
-type outcome struct {
-	verdict int32
-	data    []byte
-	mark    uint32
-	// counted has what was added to the counters.
-	counted map[Reason]ZiplineCounter
-}
-
-var runLock sync.Mutex // the counters belong to one run at a time
-
-// run runs from_endpoint on a frame as if it had come from a device.
-func (w *world) run(tb testing.TB, frame []byte, ctx skBuff) outcome {
-	tb.Helper()
-	runLock.Lock()
-	defer runLock.Unlock()
-	before := w.counters(tb)
-	out := skBuff{}
-	opts := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Context: ctx, ContextOut: &out}
-	var ret uint32
-	err := w.do(func() (err error) {
-		ret, err = w.objs.FromEndpoint.Run(opts)
-		return err
-	})
-	if err != nil {
-		tb.Fatalf("run program: %v", err)
+// tickRate is the kernel's jiffies per second.
+func tickRate() uint32 {
+	var tick unix.Timespec
+	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &tick); err != nil {
+		panic(err)
 	}
-	after := w.counters(tb)
-	counted := map[Reason]ZiplineCounter{}
-	for reason, c := range after {
-		c.Packets -= before[reason].Packets
-		c.Bytes -= before[reason].Bytes
-		if c.Packets != 0 || c.Bytes != 0 {
-			counted[reason] = c
-		}
-	}
-	return outcome{verdict: int32(ret), data: opts.DataOut, mark: out.Mark, counted: counted}
-}
-
-// counters returns all rows, also those that no reason names.
-func (w *world) counters(tb testing.TB) map[Reason]ZiplineCounter {
-	tb.Helper()
-	keys := make([]uint32, Hooks*Reasons)
-	values := make([]ZiplineCounter, len(keys)*ebpf.MustPossibleCPU())
-	cursor := ebpf.MapBatchCursor{}
-	n, err := w.objs.Counters.BatchLookup(&cursor, keys, values, nil)
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		tb.Fatalf("read counters: %v", err)
-	}
-	rows := make(map[Reason]ZiplineCounter, n)
-	for i, row := range keys[:n] {
-		var sum ZiplineCounter
-		for cpu := range ebpf.MustPossibleCPU() {
-			sum.Packets += values[i*ebpf.MustPossibleCPU()+cpu].Packets
-			sum.Bytes += values[i*ebpf.MustPossibleCPU()+cpu].Bytes
-		}
-		rows[Reason(row)] = sum
-	}
-	return rows
+	return uint32(1e9 / tick.Nano())
 }

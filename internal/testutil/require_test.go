@@ -3,6 +3,7 @@
 package testutil_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -41,6 +42,22 @@ func TestMissingProgramSkipsOnALaptopAndFailsInCI(t *testing.T) {
 	t.Setenv("CI", "true")
 	if r := run(t, missing); r.skipped || !r.failed {
 		t.Errorf("with CI: skipped %v, failed %v; want failed", r.skipped, r.failed)
+	}
+}
+
+func TestALackOfTheKernelFailsInCIWhereItIsNotExpected(t *testing.T) {
+	lack := func(tb testing.TB) { testutil.RequireKernel(tb, "tcx", errors.New("not there")) }
+	t.Setenv("CI", "true")
+	t.Setenv("ZIPLINE_TEST_KERNEL", "")
+	if r := run(t, lack); r.skipped || !r.failed {
+		t.Errorf("on this machine: skipped %v, failed %v; want failed", r.skipped, r.failed)
+	}
+	t.Setenv("ZIPLINE_TEST_KERNEL", "other")
+	if r := run(t, lack); !r.skipped || r.failed {
+		t.Errorf("on another kernel: skipped %v, failed %v; want skipped", r.skipped, r.failed)
+	}
+	if r := run(t, func(tb testing.TB) { testutil.RequireKernel(tb, "tcx", nil) }); r.skipped || r.failed {
+		t.Errorf("with the feature: skipped %v, failed %v; want neither", r.skipped, r.failed)
 	}
 }
 
