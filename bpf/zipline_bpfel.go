@@ -96,11 +96,14 @@ const (
 	ZiplineReasonREASON_NEXT_ADMITTED        ZiplineReason = 99
 	ZiplineReasonREASON_NEXT_TIMEOUT         ZiplineReason = 100
 	ZiplineReasonREASON_NEXT_OWN_SOURCE      ZiplineReason = 101
+	ZiplineReasonREASON_NEXT_REVERSE_PATH    ZiplineReason = 102
+	ZiplineReasonREASON_NEXT_OTHER_FLOW      ZiplineReason = 103
 )
 
 type ZiplineUplink struct {
-	_   structs.HostLayout
-	Mtu uint32
+	_       structs.HostLayout
+	Mtu     uint32
+	Several uint32
 }
 
 // Names of all BPF objects in the ELF.

@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "f37c0b764ea3e0a2080332359bd1fc9c"
+const digest = "2509e3af2591ec59ae29b5320839f821"

@@ -57,8 +57,10 @@ func (c *checker) checkTier() {
 // checkTracking looks at what the flows with the outside need, and mends what
 // is the node's and not the endpoint's: an uplink that was made again.
 func (c *checker) checkTracking(node *loader.Node) error {
-	if !sysctlIs(liberal, "1") {
-		c.find("sysctl net/"+liberal, "sysctl -w net.netfilter.nf_conntrack_tcp_be_liberal=1", "is not 1: conntrack may call carried connections invalid")
+	for _, name := range conntrackSwitches {
+		if !sysctlIs(name, "1") {
+			c.find("sysctl net/"+name, "sysctl -w net/"+name+"=1", "is not 1: conntrack may call carried connections invalid")
+		}
 	}
 	if err := c.spec.attachUplinks(node); err != nil {
 		c.find("uplinks", readd, "%v", err)

@@ -95,10 +95,11 @@ func collectEntries(indexes map[int]bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, node.Close()) }()
-	return node.Collect(func(index int) bool {
+	err = node.Collect(func(index int) bool {
 		if indexes[index] {
 			return true
 		}
 		return deviceAlive(index)
 	})
+	return errors.Join(err, node.ReleaseUplinks())
 }

@@ -80,9 +80,13 @@ func (e *Endpoint) publish(s *Spec) (warnings []string, err error) {
 	return warnings, nil
 }
 
-// liberal makes conntrack take the packets of a flow as they come: those that
-// eBPF carries it does not see, so its idea of a TCP window grows old.
-const liberal = "netfilter/nf_conntrack_tcp_be_liberal"
+// conntrackSwitches make conntrack take the packets of a flow as they come:
+// those that eBPF carries it does not see, so its idea of a TCP window grows old.
+// The second is the same for resets, half of which it would call invalid after 2 GiB.
+var conntrackSwitches = []string{
+	"netfilter/nf_conntrack_tcp_be_liberal",
+	"netfilter/nf_conntrack_tcp_ignore_invalid_rst",
+}
 
 // prepareTracking says whether established flows of the endpoint may pass the
 // stack by.
@@ -94,8 +98,10 @@ func (s *Spec) prepareTracking(node *loader.Node) (warnings []string, tracked bo
 		}
 		return []string{fmt.Sprintf("this kernel cannot look up conntrack from eBPF: %s: %s", s.Device(), reason)}, false
 	}
-	if err := ensureSysctl(liberal, "1"); err != nil {
-		return []string{fmt.Sprintf("established flows of %s stay in the stack: %v", s.Device(), err)}, false
+	for _, name := range conntrackSwitches {
+		if err := ensureSysctl(name, "1"); err != nil {
+			return []string{fmt.Sprintf("established flows of %s stay in the stack: %v", s.Device(), err)}, false
+		}
 	}
 	return nil, true
 }

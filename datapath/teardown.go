@@ -124,7 +124,7 @@ func addressesOf(index int) ([]netip.Addr, error) {
 // unpublish takes the addresses out of the endpoints map where the entry is
 // the device's, or that of a device which is gone.
 func unpublish(index int, device string, addresses []netip.Addr) (err error) {
-	if index == 0 && (len(addresses) == 0 || !loader.Recorded()) {
+	if index == 0 && !loader.Recorded() {
 		return nil
 	}
 	node, err := loader.Find(index)

@@ -64,6 +64,9 @@ func readUplinks(family int) ([]uplink, error) {
 	found := make([]uplink, 0, len(mtus))
 	for index, mtu := range mtus {
 		link, err := netlink.LinkByIndex(index)
+		if isNotFound(err) {
+			continue // gone since, and its routes with it
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read uplink %d: %w", index, err)
 		}

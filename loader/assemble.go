@@ -149,26 +149,24 @@ func (n *Node) publish(s *set, rec *record, attached []attachedSet) error {
 			return err
 		}
 	}
-	if err := n.replaceOnUplinks(s); err != nil {
-		return err
-	}
+	n.replaceOnUplinks(s)
 	if err := n.pin(s); err != nil {
 		return err
 	}
 	return rec.write(n.dir)
 }
 
-// replaceOnUplinks needs no scan: an uplink without an entry is not used.
-func (n *Node) replaceOnUplinks(s *set) error {
+// replaceOnUplinks needs no scan: an uplink without an entry is not used. Where
+// it fails the older version goes on with the same maps, and the next
+// AttachUplink says why; no container has to wait for that.
+func (n *Node) replaceOnUplinks(s *set) {
 	uplinks, err := entries[uint32, bpf.ZiplineUplink](s.maps[bpf.ZiplineMapUplinks])
 	if err != nil {
-		return err
+		return
 	}
-	indexes := make([]int, 0, len(uplinks))
 	for index := range uplinks {
-		indexes = append(indexes, int(index))
+		_ = n.replace(s, []int{int(index)}, uplinkPlaces)
 	}
-	return n.replace(s, indexes, uplinkPlaces)
 }
 
 func (n *Node) replace(s *set, indexes []int, places []place) error {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/zipline-cni/zipline/bpf"
 )
 
@@ -29,8 +31,24 @@ func (n *Node) AttachUplink(index int, mtu uint32) error {
 	if now, err := n.uplink(index); err == nil && now.Mtu == mtu {
 		return nil
 	}
-	if err := put(n.maps[bpf.ZiplineMapUplinks], uint32(index), bpf.ZiplineUplink{Mtu: mtu}); err != nil {
-		return fmt.Errorf("publish uplink %d: %w", index, err)
+	return n.change(func() error { return n.publishUplink(uint32(index), mtu) })
+}
+
+// publishUplink tells each uplink whether there are others. It is never taken
+// back: then the programs only look more closely than they need.
+func (n *Node) publishUplink(index, mtu uint32) error {
+	uplinks, err := entries[uint32, bpf.ZiplineUplink](n.maps[bpf.ZiplineMapUplinks])
+	if err != nil {
+		return err
+	}
+	uplinks[index] = bpf.ZiplineUplink{Mtu: mtu}
+	for other, v := range uplinks {
+		if len(uplinks) > 1 {
+			v.Several = 1
+		}
+		if err := put(n.maps[bpf.ZiplineMapUplinks], other, v); err != nil {
+			return fmt.Errorf("publish uplink %d: %w", other, err)
+		}
 	}
 	return nil
 }
@@ -90,7 +108,8 @@ func (n *Node) ReleaseUplinks() error {
 // hasEndpoints asks for one entry: the map may have many.
 func (n *Node) hasEndpoints() bool {
 	var first bpf.ZiplineAddress
-	return n.maps[bpf.ZiplineMapEndpoints].NextKey(nil, &first) == nil
+	err := n.maps[bpf.ZiplineMapEndpoints].NextKey(nil, &first)
+	return !errors.Is(err, ebpf.ErrKeyNotExist)
 }
 
 // collectUplinks removes the uplinks that are not alive.

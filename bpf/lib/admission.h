@@ -20,6 +20,11 @@
 #define ADMIT 0x7a40
 #define ADMIT_DIRECTIONS 3
 
+static __always_inline __u32 conntrack_established(const struct nf_conn *ct)
+{
+	return ct->ct_net.net->ct.nf_ct_proto.tcp.timeouts[TCP_CONNTRACK_ESTABLISHED];
+}
+
 /**
  * conntrack_lifetime() - the timeout that conntrack gave an established entry
  * @ct: the entry
@@ -40,7 +45,7 @@ static __always_inline __u32 conntrack_lifetime(const struct nf_conn *ct, __u8 p
 	if (protocol != IPPROTO_TCP)
 		return ct->status & IPS_ASSURED ? proto->udp.timeouts[UDP_CT_REPLIED] :
 						  proto->udp.timeouts[UDP_CT_UNREPLIED];
-	full = proto->tcp.timeouts[TCP_CONNTRACK_ESTABLISHED];
+	full = conntrack_established(ct);
 	reduced = proto->tcp.timeouts[TCP_CONNTRACK_UNACK];
 	if (reduced < full &&
 	    (ct->proto.tcp.seen[0].flags | ct->proto.tcp.seen[1].flags) & IP_CT_TCP_FLAG_DATA_UNACKNOWLEDGED)
@@ -49,9 +54,27 @@ static __always_inline __u32 conntrack_lifetime(const struct nf_conn *ct, __u8 p
 }
 
 /**
+ * admission_lifetime() - the timeout above which an admitted entry's expiry lies
+ * @ct: the entry
+ * @protocol: IPPROTO_TCP or IPPROTO_UDP
+ * @directions: that are admitted
+ *
+ * Of a carried TCP flow conntrack misses the acknowledgements, and may take its
+ * data for unacknowledged for ever. Packets that arrive both ways say better.
+ *
+ * Return: jiffies
+ */
+static __always_inline __u32 admission_lifetime(const struct nf_conn *ct, __u8 protocol, __u32 directions)
+{
+	if (protocol == IPPROTO_TCP && directions == ADMIT_DIRECTIONS)
+		return conntrack_established(ct);
+	return conntrack_lifetime(ct, protocol);
+}
+
+/**
  * conntrack_admitted() - the directions of which packets came through the whole stack lately
  * @ct: the entry
- * @lifetime: that conntrack gave it
+ * @protocol: IPPROTO_TCP or IPPROTO_UDP
  *
  * The entry's own expiry holds the answer. conntrack sets it to now + T when a
  * packet comes in, before any filter has seen the packet. to_device, which
@@ -62,39 +85,44 @@ static __always_inline __u32 conntrack_lifetime(const struct nf_conn *ct, __u8 p
  *
  * Return: bit 0 for the original direction, bit 1 for the reply's
  */
-static __always_inline __u32 conntrack_admitted(const struct nf_conn *ct, __u32 lifetime)
+static __always_inline __u32 conntrack_admitted(const struct nf_conn *ct, __u8 protocol)
 {
-	__u32 expiry = ct->timeout;
-	__s32 over = expiry - (__u32)bpf_jiffies64() - lifetime;
+	__u32 expiry = ct->timeout, directions = (expiry >> ADMITTED_SHIFT) & ADMIT_DIRECTIONS;
+	__s32 over = expiry - (__u32)bpf_jiffies64() - admission_lifetime(ct, protocol, directions);
 
 	if (over <= 0 || over > (__s32)(CHECK_IN_SECONDS * tick_hz + ADMITTED_CELL))
 		return 0;
-	return (expiry >> ADMITTED_SHIFT) & ADMIT_DIRECTIONS;
+	return directions;
 }
 
 /**
  * conntrack_admit() - remember that packets of these directions came through
  * @ct: the entry
- * @lifetime: that conntrack gave it, less than a second ago
+ * @protocol: IPPROTO_TCP or IPPROTO_UDP
  * @directions: as conntrack_admitted() returns them
  *
  * What is admitted now was admitted after this packet had come in, since its
  * own coming in took away what was before: packets of both directions are on
  * their way through the stack at once, and neither may undo the other.
  *
- * An entry with another time left has a timeout policy of its own or a fixed
- * timeout: it is left alone, and the flow in the stack.
+ * Conntrack has given the entry its timeout less than a second ago. One with
+ * another time left has a timeout policy of its own or a fixed timeout: it is
+ * left alone, and the flow in the stack.
  *
  * Return: negative reason
  */
-static __always_inline int conntrack_admit(struct nf_conn *ct, __u32 lifetime, __u32 directions)
+static __always_inline int conntrack_admit(struct nf_conn *ct, __u8 protocol, __u32 directions)
 {
-	__u32 now = bpf_jiffies64(), meanwhile = conntrack_admitted(ct, lifetime), expiry;
-	__s32 spent = now + lifetime - ct->timeout;
+	__u32 now = bpf_jiffies64(), meanwhile = conntrack_admitted(ct, protocol), lifetime, expiry;
+	__s32 spent = now + conntrack_lifetime(ct, protocol) - ct->timeout;
 
 	if (!meanwhile && (spent < 0 || spent >= (__s32)tick_hz))
 		return -REASON_NEXT_TIMEOUT;
 	directions |= meanwhile;
+	lifetime = admission_lifetime(ct, protocol, directions);
+	/* msecs_to_jiffies takes what has the upper bit for "for ever". */
+	if ((__u64)(lifetime + 2 * CHECK_IN_SECONDS * tick_hz) * 1000 / tick_hz > 0x7fffffff)
+		return -REASON_NEXT_TIMEOUT;
 	expiry = now + lifetime + CHECK_IN_SECONDS * tick_hz;
 	/* The middle of the cell: a tick between here and the helper's own look at the clock changes nothing. */
 	expiry = (expiry & ~(ADMITTED_CELL - 1)) | directions << ADMITTED_SHIFT | 2;
@@ -130,8 +158,11 @@ static __always_inline int conntrack_observe(struct __sk_buff *skb, const struct
 	if (!ct)
 		return -REASON_NEXT_UNTRACKED;
 	ret = conntrack_carried(ct, pkt);
+	/* What was found is the answer's direction. The mark of a tunnel's packet stays on what was in it. */
+	if (!ret && !(directions & 1 << !opts.dir))
+		ret = -REASON_NEXT_OTHER_FLOW;
 	if (!ret)
-		ret = conntrack_admit(ct, conntrack_lifetime(ct, pkt->protocol), directions);
+		ret = conntrack_admit(ct, pkt->protocol, directions);
 	bpf_ct_release(ct);
 	return ret;
 }

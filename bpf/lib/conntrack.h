@@ -31,7 +31,7 @@ volatile const __u32 tick_hz = 250;
 
 /**
  * conntrack_lookup() - the entry that a tuple belongs to
- * @skb: the packet, or its stand-in for the namespace
+ * @skb: the packet
  * @pkt: whose tuple it is
  * @v4: IPv4, else IPv6; a constant
  * @inverse: look for the tuple of the answer; a constant

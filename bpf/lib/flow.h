@@ -76,7 +76,7 @@ static __always_inline int flow_read(const struct nf_conn *ct, __u8 dir, const s
 	ret = conntrack_carried(ct, pkt);
 	if (ret)
 		return ret;
-	admitted = conntrack_admitted(ct, conntrack_lifetime(ct, pkt->protocol));
+	admitted = conntrack_admitted(ct, pkt->protocol);
 	/*
 	 * A check-in keeps what the other direction has. A packet that could be
 	 * carried and goes to the stack all the same must not: else a direction

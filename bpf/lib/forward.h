@@ -109,6 +109,63 @@ static __always_inline int forward_uplink(struct __sk_buff *skb, const struct pa
 }
 
 /**
+ * reverse_path() - does the answer leave by the device that the packet came by?
+ * @skb: the packet
+ * @pkt: its headers
+ * @flow: what conntrack makes of it
+ * @v4: IPv4, else IPv6; a constant
+ * @dest: the container that it goes to
+ *
+ * A direction is admitted by whichever uplink its packet came in. With more than
+ * one, rp_filter or a rule may refuse the next one: the stack is to say.
+ *
+ * Return: 0 if so, else a negative reason
+ */
+static __always_inline int reverse_path(struct __sk_buff *skb, const struct packet *pkt, const struct flow *flow,
+					bool v4, const struct endpoint *dest)
+{
+	struct uplink *uplink = uplink_lookup(skb->ifindex);
+	struct bpf_fib_lookup fib = {};
+	int ret;
+
+	if (!uplink)
+		return -REASON_NEXT_NOT_UPLINK;
+	if (!uplink->several)
+		return 0;
+	if (flow->policy_routes)
+		return -REASON_NEXT_POLICY_ROUTES;
+	fib.ifindex = dest->ifindex;
+	if (v4) {
+		fib.family = AF_INET;
+		fib.src[0] = flow->daddr.w[3];
+		fib.dst[0] = pkt->saddr.w[3];
+	} else {
+		fib.family = AF_INET6;
+		__builtin_memcpy(fib.src, flow->daddr.w, sizeof(fib.src));
+		__builtin_memcpy(fib.dst, pkt->saddr.w, sizeof(fib.dst));
+	}
+	ret = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	if (ret != BPF_FIB_LKUP_RET_SUCCESS || fib.ifindex != skb->ifindex)
+		return -REASON_NEXT_REVERSE_PATH;
+	return 0;
+}
+
+/* What an uplink may not bring to a container past the stack. */
+static __always_inline int forward_inbound(struct __sk_buff *skb, const struct packet *pkt,
+					   const struct flow *flow, bool v4, const struct endpoint *dest)
+{
+	int ret;
+
+	if (flow->xfrm)
+		return -REASON_NEXT_XFRM;
+	/* Whether the node believes that (rp_filter) is the stack's to say. */
+	if (endpoint_lookup(&pkt->saddr))
+		return -REASON_NEXT_OWN_SOURCE;
+	ret = reverse_path(skb, pkt, flow, v4, dest);
+	return ret ?: forward_local(skb, pkt, flow, v4, dest, true);
+}
+
+/**
  * forward_tracked() - a packet of a flow that conntrack calls established
  * @skb: the packet
  * @pkt: its headers
@@ -133,16 +190,11 @@ static __always_inline int forward_tracked(struct __sk_buff *skb, const struct p
 	if (!v4 && address_v4_mapped(&flow->daddr))
 		return -REASON_NEXT_NO_ENDPOINT;
 	dest = endpoint_lookup(&flow->daddr);
-	if (dest && !source && flow->xfrm)
-		return -REASON_NEXT_XFRM;
-	/* Whether the node believes that (rp_filter) is the stack's to say. */
-	if (dest && !source && endpoint_lookup(&pkt->saddr))
-		return -REASON_NEXT_OWN_SOURCE;
+	if (!source)
+		return dest ? forward_inbound(skb, pkt, flow, v4, dest) : -REASON_NEXT_NO_ENDPOINT;
 	if (dest)
-		return forward_local(skb, pkt, flow, v4, dest, !source);
-	if (source)
-		return forward_uplink(skb, pkt, flow, v4);
-	return -REASON_NEXT_NO_ENDPOINT;
+		return forward_local(skb, pkt, flow, v4, dest, false);
+	return forward_uplink(skb, pkt, flow, v4);
 }
 
 /**

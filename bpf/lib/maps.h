@@ -72,9 +72,12 @@ struct device {
  * struct uplink - a device by which the node reaches others
  * @mtu: the least that a route by it has of its own, 0 where none has: the
  *       stack keeps it when it forwards, bpf_fib_lookup does not tell it
+ * @several: whether there are others, so that what comes in by it has to be
+ *           what goes out by it
  */
 struct uplink {
 	__u32 mtu;
+	__u32 several;
 };
 
 /**

@@ -43,7 +43,7 @@ enum reason {
 	REASON_NEXT_OTHERHOST = 72, /* frame for another MAC */
 	REASON_NEXT_FRAGMENT = 73, /* IP fragment */
 	REASON_NEXT_OPTIONS = 74, /* IP options or extension headers */
-	REASON_NEXT_TTL = 75, /* TTL or hop limit 0 */
+	REASON_NEXT_TTL = 75, /* TTL or hop limit 0, or 1 where a hop is taken */
 	REASON_NEXT_PROTOCOL = 76, /* neither TCP nor UDP */
 	REASON_NEXT_NO_ENDPOINT = 77, /* destination is no endpoint here */
 	REASON_NEXT_SELF = 78, /* destination is the source device */
@@ -70,6 +70,8 @@ enum reason {
 	REASON_NEXT_ADMITTED = 99, /* came through the stack: flow may be carried */
 	REASON_NEXT_TIMEOUT = 100, /* entry's timeout is not conntrack's own */
 	REASON_NEXT_OWN_SOURCE = 101, /* from outside, with the source address of a container here */
+	REASON_NEXT_REVERSE_PATH = 102, /* came in by another uplink than the answer goes out by */
+	REASON_NEXT_OTHER_FLOW = 103, /* came through the stack inside a packet of another flow */
 };
 
 /* Reasons that a program can count; the counters map has a row for each. */

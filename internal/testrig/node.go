@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -47,20 +48,23 @@ func newNode(tb testing.TB, opts Options) *Node {
 	return &Node{Namespace: *ns, pluginPath: strings.Join(opts.PluginPath, ":"), tb: tb}
 }
 
-// keepExpedited puts the machine's switch for grace periods back after the
-// test: the note by which a killed process asks the next one to do so lies in
-// the node's own /run and goes with it.
+// expedited is the machine's switch for grace periods.
+const expedited = "/sys/kernel/rcu_expedited"
+
+// wasNormal says whether the switch was off when this process made its first node.
+var wasNormal = sync.OnceValue(func() bool {
+	value, err := os.ReadFile(expedited)
+	return err == nil && strings.TrimSpace(string(value)) == "0"
+})
+
+// keepExpedited switches it off after the test: the note by which a killed
+// process asks the next one to do so lies in the node's own /run and goes with it.
 func keepExpedited(tb testing.TB) {
-	const knob = "/sys/kernel/rcu_expedited"
-	before, err := os.ReadFile(knob)
-	if err != nil {
-		return
+	if wasNormal() {
+		tb.Cleanup(func() {
+			_ = os.WriteFile(expedited, []byte("0"), 0) // best effort: it only costs time
+		})
 	}
-	tb.Cleanup(func() {
-		if after, err := os.ReadFile(knob); err == nil && string(after) != string(before) {
-			_ = os.WriteFile(knob, before, 0) // best effort: it only costs time
-		}
-	})
 }
 
 // mountPrivate gives the calling thread's mount namespace the directories of a
