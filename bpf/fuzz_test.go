@@ -79,6 +79,7 @@ func (r *rules) check(t *testing.T) (ruling, bool) {
 	}
 	for {
 		want := r.judge()
+		r.w.keepAlive(t, r.flows)
 		r.w.keep(t, want.flow)
 		got, ok := r.run(t)
 		if !ok {
