@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
 // maxVerified bounds how many instructions the verifier goes through. Kernels
@@ -27,7 +29,7 @@ func TestProgramsAreCheapToVerify(t *testing.T) {
 			}
 			verified, ok := info.VerifiedInstructions()
 			if !ok {
-				t.Skip("needs the count of verified instructions (Linux 5.16)")
+				testutil.RequireKernel(t, "count of verified instructions (5.16)", ebpf.ErrNotSupported)
 			}
 			size, err := info.TranslatedSize()
 			if err != nil {

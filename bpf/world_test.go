@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -65,6 +66,8 @@ type world struct {
 	stage  *stage
 	// mendsIPv6 says whether the kernel can mend any IPv6 checksum (BPF_F_IPV6).
 	mendsIPv6 bool
+	// renewed is when the fixed flows of the model were last given their timeout.
+	renewed time.Time
 }
 
 func peers() []*peer {
