@@ -138,3 +138,6 @@ func fold(sum uint32) uint16 {
 	}
 	return ^uint16(sum)
 }
+
+// Checksum returns the internet checksum of data.
+func Checksum(data []byte) uint16 { return fold(onesSum(data, 0)) }
