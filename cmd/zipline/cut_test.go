@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/zipline-cni/zipline/internal/testrig"
+)
+
+// How long a flow may go on after a rule was written that drops its packets.
+const (
+	// cutTime is for a flow that eBPF carries: two check-ins of 2 s, and what a
+	// busy machine needs.
+	cutTime = 4*time.Second + 2*time.Second
+	// cutAtOnce is for a flow that the stack carries, or whose entry is deleted.
+	cutAtOnce = 2 * time.Second
+	// cutWatch is how long nothing may arrive.
+	cutWatch = cutTime + 2*time.Second
+)
+
+// cut is a stream and what is done to it.
+type cut struct {
+	*stream
+	there, back bool // directions that a rule drops
+	forget      bool // conntrack -D after the rule is written
+	iptables    bool // the rule is in iptables' FORWARD, not in a table of its own
+}
+
+// TestDropRulesCutRunningFlows lets streams run until eBPF carries them, drops
+// one direction of each or both, and looks when they end; then takes the rules
+// away and looks whether they go on.
+func TestDropRulesCutRunningFlows(t *testing.T) {
+	for _, v := range everyTier {
+		for _, f := range families {
+			t.Run(v.name+" "+f.name, func(t *testing.T) {
+				t.Parallel()
+				top := newTopology(t, v, testrig.Options{})
+				pods := top.attachAll(network{}, 2)
+				top.publish(t, f, f.addr(pods[0]))
+				cuts := top.startCuts(t, f, pods)
+				var streams []*stream
+				for _, c := range cuts {
+					streams = append(streams, c.stream)
+				}
+				top.account(t, streams...)
+				top.wantCarried(t, streams...)
+				if t.Failed() {
+					return
+				}
+				ruled := top.drop(t, f, cuts)
+				wantCut(t, v, ruled, cuts)
+				top.Node.MustRun(t, "nft", "delete", "table", "inet", "other")
+				top.Node.MustRun(t, iptables(f), "-F", "FORWARD")
+				freed := time.Now()
+				awaitEach(t, streams, "goes on after the cut", 20*time.Second, func(s *stream) bool {
+					return s.there.moves(freed) && (s.talk != bothTalk || s.back.moves(freed))
+				})
+				for _, s := range streams {
+					if err := s.failure(); err != nil {
+						t.Errorf("%s: %v", s.name, err)
+					}
+				}
+			})
+		}
+	}
+}
+
+func iptables(f family) string {
+	if f.nft == "ip6" {
+		return "ip6tables"
+	}
+	return "iptables"
+}
+
+// startCuts starts a stream for each way, protocol and manner to cut it.
+func (top *topology) startCuts(t *testing.T, f family, pods []*pod) []*cut {
+	t.Helper()
+	var cuts []*cut
+	for _, w := range ways {
+		if w.neighbours && top.v == directTier {
+			continue
+		}
+		for _, network := range []string{"tcp", "udp"} {
+			for _, c := range []*cut{{there: true}, {back: true}, {there: true, back: true}, {there: true, back: true, forget: true}} {
+				spec := streamSpec{network: network, talk: bothTalk}
+				if network == "tcp" {
+					spec.size = 16 << 10
+				}
+				// A server that talks when its entry is gone talks to the node.
+				if c.forget {
+					spec.talk = map[string]talk{"tcp": clientTalks, "udp": answerOnce}[network]
+				}
+				// Both kinds of rules, for each protocol and for each family.
+				c.iptables = (network == "udp") == (f.nft == "ip")
+				c.stream = top.stream(t, w, f, pods, spec)
+				cuts = append(cuts, c)
+			}
+		}
+	}
+	return cuts
+}
+
+// drop writes the rules and deletes entries, and returns when the rules held.
+func (top *topology) drop(t *testing.T, f family, cuts []*cut) time.Time {
+	t.Helper()
+	nft := []string{"table inet other {", "chain forward {", "type filter hook forward priority filter"}
+	tables := []string{"*filter"}
+	for _, c := range cuts {
+		for port, drops := range map[string]bool{"dport": c.there, "sport": c.back} {
+			switch {
+			case drops && c.iptables:
+				tables = append(tables, fmt.Sprintf("-A FORWARD -p %s --%s %d -j DROP", c.network, port, c.port))
+			case drops:
+				nft = append(nft, fmt.Sprintf("%s %s %d drop", c.network, port, c.port))
+			}
+		}
+	}
+	top.Node.MustRunInput(t, strings.Join(append(nft, "}", "}\n"), "\n"), "nft", "-f", "-")
+	top.Node.MustRunInput(t, strings.Join(append(tables, "COMMIT\n"), "\n"), iptables(f)+"-restore", "--noflush")
+	ruled := time.Now()
+	for _, c := range cuts {
+		if c.forget {
+			family := map[string]string{"ip": "ipv4", "ip6": "ipv6"}[f.nft]
+			top.Node.MustRun(t, "conntrack", "-D", "-f", family, "-p", c.network, "--orig-port-dst", fmt.Sprint(c.port))
+		}
+	}
+	return ruled
+}
+
+// wantCut checks when each direction of the streams received something last.
+func wantCut(t *testing.T, v variant, ruled time.Time, cuts []*cut) {
+	t.Helper()
+	time.Sleep(time.Until(ruled.Add(cutWatch)))
+	now := time.Now()
+	var slowest time.Duration
+	for _, c := range cuts {
+		for _, d := range []struct {
+			name  string
+			drops bool
+			*progress
+		}{{"there", c.there, &c.stream.there}, {"back", c.back, &c.stream.back}} {
+			if d.name == "back" && c.talk != bothTalk {
+				continue
+			}
+			// TCP needs both directions for either.
+			drops := d.drops || c.network == "tcp"
+			last := d.lastAt().Sub(ruled)
+			limit := cutTime
+			if v == kernelTier || c.forget {
+				limit = cutAtOnce
+			}
+			switch {
+			case drops && last > limit:
+				t.Errorf("%s, dropped there %v, back %v, entry deleted %v: bytes %s came %v after the rule", c.name, c.there, c.back, c.forget, d.name, last)
+			case !drops && now.Sub(d.lastAt()) > time.Second:
+				t.Errorf("%s, dropped there %v, back %v: the other direction, %s, stood still after %v", c.name, c.there, c.back, d.name, last)
+			case drops:
+				slowest = max(slowest, last)
+			}
+		}
+	}
+	t.Logf("the last bytes arrived %v after the rules", slowest.Round(time.Millisecond))
+}
