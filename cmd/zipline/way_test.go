@@ -196,3 +196,25 @@ func awaitEach(t *testing.T, streams []*stream, what string, timeout time.Durati
 		}
 	}
 }
+
+// watchInvalid counts what conntrack calls invalid of the flows to a port, and
+// returns a function that wants to find none: such packets are not translated,
+// and most firewalls drop them. Resets of connections long gone are no harm.
+func (top *topology) watchInvalid(t *testing.T, port uint16) (wantNone func()) {
+	t.Helper()
+	top.Node.MustRunInput(t, fmt.Sprintf(`table inet invalid {
+	chain forward {
+		type filter hook forward priority -500
+		tcp flags & rst == rst return
+		meta l4proto { tcp, udp } th dport %[1]d ct state invalid counter
+		meta l4proto { tcp, udp } th sport %[1]d ct state invalid counter
+	}
+}`, port), "nft", "-f", "-")
+	return func() {
+		t.Helper()
+		rules := top.Node.MustRun(t, "nft", "list", "table", "inet", "invalid")
+		if strings.Count(rules, "counter packets 0 ") != 2 {
+			t.Errorf("conntrack called packets invalid:\n%s", rules)
+		}
+	}
+}
