@@ -62,7 +62,7 @@ func (w *serviceWorld) sessions(f family) []serviceSession {
 // check has every kind of session, and the backends talk to themselves.
 func (w *serviceWorld) check(t *testing.T) {
 	t.Helper()
-	wantNothingInvalid := w.watchInvalid(t, backendPort)
+	wantNothingInvalid := w.watchInvalid(t, fmt.Sprint(backendPort))
 	for _, f := range families {
 		var servers []*testrig.Server
 		for _, p := range w.backends {

@@ -64,7 +64,10 @@ var ways = []way{
 }
 
 // Ports of streams: each has one of its own, by which rules and entries know it.
-const firstPort, lastPort = 20000, 29999
+const (
+	firstPort, lastPort = 20000, 29999
+	streamPorts         = "20000-29999"
+)
 
 var ports atomic.Uint32
 
@@ -197,19 +200,19 @@ func awaitEach(t *testing.T, streams []*stream, what string, timeout time.Durati
 	}
 }
 
-// watchInvalid counts what conntrack calls invalid of the flows to a port, and
+// watchInvalid counts what conntrack calls invalid of the flows to some ports, and
 // returns a function that wants to find none: such packets are not translated,
 // and most firewalls drop them. Resets of connections long gone are no harm.
-func (top *topology) watchInvalid(t *testing.T, port uint16) (wantNone func()) {
+func (top *topology) watchInvalid(t *testing.T, ports string) (wantNone func()) {
 	t.Helper()
 	top.Node.MustRunInput(t, fmt.Sprintf(`table inet invalid {
 	chain forward {
 		type filter hook forward priority -500
 		tcp flags & rst == rst return
-		meta l4proto { tcp, udp } th dport %[1]d ct state invalid counter
-		meta l4proto { tcp, udp } th sport %[1]d ct state invalid counter
+		meta l4proto { tcp, udp } th dport %[1]s ct state invalid counter
+		meta l4proto { tcp, udp } th sport %[1]s ct state invalid counter
 	}
-}`, port), "nft", "-f", "-")
+}`, ports), "nft", "-f", "-")
 	return func() {
 		t.Helper()
 		rules := top.Node.MustRun(t, "nft", "list", "table", "inet", "invalid")
