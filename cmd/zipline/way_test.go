@@ -140,7 +140,7 @@ func (top *topology) forwarded(t *testing.T) map[string]int64 {
 }
 
 // Shares of a stream's bytes that the stack may, or must, forward.
-const acceleratedShare, stackShare = 0.2, 0.9
+const acceleratedShare, stackShare = 0.2, 0.75
 
 // wantCarried checks which way the bytes of streams go: all through the stack in
 // tier kernel, hardly any in the others. The streams have to be accounted for.
