@@ -3,6 +3,7 @@
 package main_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 // Timeouts of a node whose flows would expire during a test, if their packets did
 // not reach conntrack in time, and by how much eBPF may prolong one.
 const (
-	shortTimeout  = 3 // seconds
+	shortTimeout  = 4 // seconds
 	prolongation  = 2
 	lifetimeWatch = 6 * shortTimeout * time.Second
 )
@@ -20,7 +21,7 @@ const (
 func (top *topology) shortenTimeouts(t *testing.T) {
 	t.Helper()
 	for _, key := range []string{"tcp_timeout_established", "udp_timeout", "udp_timeout_stream"} {
-		top.Node.SetSysctl(t, "netfilter/nf_conntrack_"+key, "3")
+		top.Node.SetSysctl(t, "netfilter/nf_conntrack_"+key, fmt.Sprint(shortTimeout))
 	}
 }
 
@@ -72,8 +73,8 @@ func (top *topology) lifetimeStreams(t *testing.T, pods []*pod) []*stream {
 				{network: "tcp", talk: clientTalks},
 				{network: "udp", talk: bothTalk},
 				{network: "udp", talk: answerOnce},
-				// Slower than eBPF's last moment to hand a packet to the stack.
-				{network: "udp", talk: bothTalk, pace: 1500 * time.Millisecond, size: 10},
+				// Slow enough for each second packet to check in, and not too slow to lose one.
+				{network: "udp", talk: bothTalk, pace: 1200 * time.Millisecond, size: 10},
 			} {
 				all = append(all, top.stream(t, w, f, pods, spec))
 			}

@@ -158,11 +158,11 @@ func talkUDP(from *testrig.Namespace, dst netip.AddrPort, datagrams, size int) e
 	defer func() { _ = conn.Close() }()
 	payload, buf, lost := make([]byte, size), make([]byte, 2*size), 0
 	for range datagrams {
+		if err := conn.SetDeadline(time.Now().Add(testrig.Patience)); err != nil {
+			return err
+		}
 		if _, err := conn.Write(payload); err != nil {
 			return fmt.Errorf("send datagram: %w", err)
-		}
-		if err := conn.SetReadDeadline(time.Now().Add(testrig.Patience)); err != nil {
-			return err
 		}
 		if _, err := conn.Read(buf); err != nil {
 			if lost++; lost > 3 {

@@ -4,6 +4,7 @@ package main_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/zipline-cni/zipline/internal/testrig"
+	"github.com/zipline-cni/zipline/loader"
 )
 
 // conntrackTier sends every flow through the stack first; eBPF takes over what
@@ -146,11 +148,37 @@ const acceleratedShare, stackShare = 0.2, 0.75
 // tier kernel, hardly any in the others. The streams have to be accounted for.
 func (top *topology) wantCarried(t *testing.T, streams ...*stream) {
 	t.Helper()
+	before, failed := top.counters(t), false
 	for s, share := range top.stackShares(t, streams) {
 		if stack := top.v == kernelTier; stack && share < stackShare || !stack && share > acceleratedShare {
 			t.Errorf("%s: the stack forwarded %.2f of the bytes", s.name, share)
+			failed = true
 		}
 	}
+	if failed {
+		t.Logf("counters before: %s\nafter: %s", before, top.counters(t))
+	}
+}
+
+// counters returns what the programs count, in words.
+func (top *topology) counters(t *testing.T) string {
+	t.Helper()
+	var words []string
+	err := top.Node.Do(func() error {
+		node, err := loader.Find(0)
+		if err != nil {
+			return err
+		}
+		counters, err := node.Counters()
+		for _, c := range counters {
+			words = append(words, fmt.Sprintf("%v %v %d", c.Hook, c.Reason, c.Packets))
+		}
+		return errors.Join(err, node.Close())
+	})
+	if err != nil {
+		return err.Error()
+	}
+	return strings.Join(words, ", ")
 }
 
 // wantInStack checks that the stack forwards the bytes of streams on every tier.
