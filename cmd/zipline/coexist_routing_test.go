@@ -137,6 +137,43 @@ func TestPolicyRouting(t *testing.T) {
 	}
 }
 
+// TestMultipath has a default route with two next hops: the programs choose as the
+// kernel does, or the packets of a flow that check in would take the other way,
+// which ends a masqueraded flow.
+func TestMultipath(t *testing.T) {
+	for _, v := range everyTier {
+		for _, policy := range []string{"0", "1"} { // hash of addresses, of ports too
+			t.Run(v.name+", hash policy "+policy, func(t *testing.T) {
+				t.Parallel()
+				top := newTopology(t, v, testrig.Options{})
+				top.addSecondUplink(t)
+				for _, f := range families {
+					top.Node.SetSysctl(t, strings.ToLower(f.name[:2])+f.name[2:]+"/fib_multipath_hash_policy", policy)
+					first := map[string]netip.Addr{"IPv4": testrig.OutsideIPv4, "IPv6": testrig.OutsideIPv6}[f.name]
+					top.detour(t, f, fmt.Sprintf("route del default; route add default nexthop via %s dev %s nexthop via $hop dev %s",
+						first, testrig.Uplink, secondUplink))
+				}
+				pods := top.attachAll(network{}, 2)
+				var streams []*stream
+				for _, f := range families {
+					for _, protocol := range []string{"tcp", "udp", "tcp", "udp"} {
+						streams = append(streams, top.stream(t, ways[0], f, pods, streamSpec{network: protocol}))
+					}
+				}
+				top.account(t, streams...)
+				top.wantCarried(t, streams...)
+				sniffers := []*testrig.Sniffer{top.Outside.Sniff(t, testrig.Uplink), top.Outside.Sniff(t, secondUplink)}
+				wantUndisturbed(t, streams, "they began")
+				for _, s := range streams {
+					if n := [2]int{len(sniffers[0].Matching(s.arrives)), len(sniffers[1].Matching(s.arrives))}; n[0] > 0 && n[1] > 0 {
+						t.Errorf("%s: %d packets came by the first uplink, %d by the second", s.name, n[0], n[1])
+					}
+				}
+			})
+		}
+	}
+}
+
 // detour executes commands of ip for a family.
 func (top *topology) detour(t *testing.T, f family, commands string) {
 	t.Helper()

@@ -27,7 +27,19 @@ type cut struct {
 	*stream
 	there, back bool // directions that a rule drops
 	forget      bool // conntrack -D after the rule is written
-	iptables    bool // the rule is in iptables' FORWARD, not in a table of its own
+	place       place
+}
+
+// place is where a rule drops packets.
+type place struct{ iptables, nft string }
+
+// places are before conntrack has seen a packet, between, and after it was
+// translated.
+var places = []place{
+	{nft: "forward { type filter hook forward priority filter; }"},
+	{iptables: "FORWARD"},
+	{nft: "pre { type filter hook prerouting priority raw; }"},
+	{nft: "post { type filter hook postrouting priority 300; }"},
 }
 
 // TestDropRulesCutRunningFlows lets streams run until eBPF carries them, drops
@@ -94,8 +106,12 @@ func (top *topology) startCuts(t *testing.T, f family, pods []*pod) []*cut {
 				if c.forget {
 					spec.talk = map[string]talk{"tcp": clientTalks, "udp": answerOnce}[network]
 				}
-				// Both kinds of rules, for each protocol and for each family.
-				c.iptables = (network == "udp") == (f.nft == "ip")
+				// Each place for each manner, way and protocol in turn.
+				n := len(cuts)
+				if f.nft == "ip6" {
+					n++
+				}
+				c.place = places[(n+n/4)%len(places)]
 				c.stream = top.stream(t, w, f, pods, spec)
 				cuts = append(cuts, c)
 			}
@@ -107,20 +123,24 @@ func (top *topology) startCuts(t *testing.T, f family, pods []*pod) []*cut {
 // drop writes the rules and deletes entries, and returns when the rules held.
 func (top *topology) drop(t *testing.T, f family, cuts []*cut) time.Time {
 	t.Helper()
-	nft := []string{"table inet other {", "chain forward {", "type filter hook forward priority filter"}
-	tables := []string{"*filter"}
+	var nft, tables []string
+	for _, p := range places {
+		if p.nft != "" {
+			nft = append(nft, "add chain inet other "+p.nft)
+		}
+	}
 	for _, c := range cuts {
 		for port, drops := range map[string]bool{"dport": c.there, "sport": c.back} {
-			switch {
-			case drops && c.iptables:
-				tables = append(tables, fmt.Sprintf("-A FORWARD -p %s --%s %d -j DROP", c.network, port, c.port))
+			switch chain, _, _ := strings.Cut(c.place.nft, " "); {
+			case drops && c.place.iptables != "":
+				tables = append(tables, fmt.Sprintf("-A %s -p %s --%s %d -j DROP", c.place.iptables, c.network, port, c.port))
 			case drops:
-				nft = append(nft, fmt.Sprintf("%s %s %d drop", c.network, port, c.port))
+				nft = append(nft, fmt.Sprintf("add rule inet other %s %s %s %d drop", chain, c.network, port, c.port))
 			}
 		}
 	}
-	top.Node.MustRunInput(t, strings.Join(append(nft, "}", "}\n"), "\n"), "nft", "-f", "-")
-	top.Node.MustRunInput(t, strings.Join(append(tables, "COMMIT\n"), "\n"), iptables(f)+"-restore", "--noflush")
+	top.Node.MustRunInput(t, "add table inet other\n"+strings.Join(nft, "\n")+"\n", "nft", "-f", "-")
+	top.Node.MustRunInput(t, "*filter\n"+strings.Join(tables, "\n")+"\nCOMMIT\n", iptables(f)+"-restore", "--noflush")
 	ruled := time.Now()
 	for _, c := range cuts {
 		if c.forget {
@@ -155,7 +175,8 @@ func wantCut(t *testing.T, v variant, ruled time.Time, cuts []*cut) {
 			}
 			switch {
 			case drops && last > limit:
-				t.Errorf("%s, dropped there %v, back %v, entry deleted %v: bytes %s came %v after the rule", c.name, c.there, c.back, c.forget, d.name, last)
+				t.Errorf("%s, dropped there %v, back %v, at %v, entry deleted %v: bytes %s came %v after the rule",
+					c.name, c.there, c.back, c.place, c.forget, d.name, last)
 			case !drops && now.Sub(d.lastAt()) > time.Second:
 				t.Errorf("%s, dropped there %v, back %v: the other direction, %s, stood still after %v", c.name, c.there, c.back, d.name, last)
 			case drops:

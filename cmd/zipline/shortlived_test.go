@@ -23,6 +23,7 @@ type ending struct {
 	name                       string
 	connections, exchanges     int
 	clientResets, serverResets bool
+	samePort                   bool // each connection has the port of the one before
 }
 
 // TestEntriesCloseWithTheirConnections makes many connections and looks for
@@ -34,6 +35,8 @@ func TestEntriesCloseWithTheirConnections(t *testing.T) {
 		{name: "closed after a talk", connections: 100, exchanges: 20},
 		{name: "reset by the client", connections: 100, exchanges: 20, clientResets: true},
 		{name: "reset by the server", connections: 100, exchanges: 20, serverResets: true},
+		{name: "reset by the client, the port used again", connections: 100, exchanges: 20, clientResets: true, samePort: true},
+		{name: "reset by the server, the port used again", connections: 100, exchanges: 20, serverResets: true, samePort: true},
 		{name: "reset at once", connections: 100, exchanges: 1, clientResets: true},
 	}
 	for _, v := range everyTier {
@@ -83,7 +86,11 @@ func (top *topology) wantClosed(t *testing.T, w way, f family, pods []*pod, e en
 		done.Go(func() {
 			errs[i] = from.Do(func() error {
 				for range (e.connections + workers - 1) / workers {
-					if err := connectOnce(dst, e); err != nil {
+					source := uint16(0)
+					if e.samePort {
+						source = uint16(10000 + i)
+					}
+					if err := connectOnce(dst, source, e); err != nil {
 						return err
 					}
 				}
@@ -157,10 +164,13 @@ func serveExchanges(t *testing.T, ns *testrig.Namespace, addr netip.AddrPort, e 
 
 // connectOnce opens a connection, exchanges messages and ends it, with a socket of
 // the calling thread's namespace: ten thousand threads would take longer.
-func connectOnce(dst netip.AddrPort, e ending) error {
-	domain, sockaddr := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: int(dst.Port()), Addr: as4(dst.Addr())})
+// A source port of 0 lets the kernel choose.
+func connectOnce(dst netip.AddrPort, source uint16, e ending) error {
+	domain, to, from := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: int(dst.Port()), Addr: as4(dst.Addr())}),
+		unix.Sockaddr(&unix.SockaddrInet4{Port: int(source)})
 	if dst.Addr().Is6() {
-		domain, sockaddr = unix.AF_INET6, &unix.SockaddrInet6{Port: int(dst.Port()), Addr: dst.Addr().As16()}
+		domain, to = unix.AF_INET6, &unix.SockaddrInet6{Port: int(dst.Port()), Addr: dst.Addr().As16()}
+		from = &unix.SockaddrInet6{Port: int(source)}
 	}
 	fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -169,11 +179,12 @@ func connectOnce(dst netip.AddrPort, e ending) error {
 	defer func() { _ = unix.Close(fd) }()
 	patience := unix.NsecToTimeval((5 * time.Second).Nanoseconds())
 	err = errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience))
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Bind(fd, from))
 	if err != nil {
-		return fmt.Errorf("set time limits: %w", err)
+		return fmt.Errorf("set up socket: %w", err)
 	}
-	if err := ignoreInterrupt(func() error { return unix.Connect(fd, sockaddr) }); err != nil {
+	if err := patiently(func() error { return unix.Connect(fd, to) }); err != nil {
 		return fmt.Errorf("connect to %s: %w", dst, err)
 	}
 	buf := make([]byte, exchangeSize)
@@ -207,10 +218,13 @@ func exchange(fd int, buf []byte) error {
 	return nil
 }
 
-// ignoreInterrupt repeats a call that a signal of the Go runtime interrupted.
-func ignoreInterrupt(f func() error) error {
-	for {
-		if err := f(); !errors.Is(err, unix.EINTR) {
+// patiently repeats a call that a signal of the Go runtime interrupted, or whose
+// address is in use: a process that another test starts at this moment holds the
+// last socket until it executes its program.
+func patiently(f func() error) error {
+	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+		err := f()
+		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EADDRNOTAVAIL) || time.Now().After(deadline) {
 			return err
 		}
 	}

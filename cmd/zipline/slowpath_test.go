@@ -65,6 +65,43 @@ func TestMarkedFlowsStayInTheStack(t *testing.T) {
 	}
 }
 
+// TestTimeoutPolicies has rules that give entries a timeout of their own: it is not
+// ours to prolong, and the flow goes on.
+func TestTimeoutPolicies(t *testing.T) {
+	for _, v := range everyTier {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			top := newTopology(t, v, testrig.Options{})
+			pods := top.attachAll(network{}, 2)
+			top.Node.MustRunInput(t, `table inet others {
+	ct timeout short4 { protocol tcp; l3proto ip; policy = { established : 60 }; }
+	ct timeout short6 { protocol tcp; l3proto ip6; policy = { established : 60 }; }
+	chain pre {
+		type filter hook prerouting priority -150
+		meta nfproto ipv4 tcp dport `+streamPorts+` ct timeout set "short4"
+		meta nfproto ipv6 tcp dport `+streamPorts+` ct timeout set "short6"
+	}
+}`, "nft", "-f", "-")
+			var streams []*stream
+			for _, f := range families {
+				top.publish(t, f, f.addr(pods[0]))
+				for _, w := range ways {
+					if !w.neighbours || v != directTier {
+						streams = append(streams, top.stream(t, w, f, pods, streamSpec{network: "tcp"}))
+					}
+				}
+			}
+			wantUndisturbed(t, streams, "they began")
+			entries := top.entries(t)
+			for _, s := range streams {
+				if e := entries[s.port]; len(e) != 1 || e[0].remaining > 60 || e[0].remaining < 50 {
+					t.Errorf("%s: entries %v; want 60 s under traffic", s.name, e)
+				}
+			}
+		})
+	}
+}
+
 // TestDeletionUnderTraffic deletes an attachment while its flows run: their
 // entries go, and no packet that is under way makes one again.
 func TestDeletionUnderTraffic(t *testing.T) {
