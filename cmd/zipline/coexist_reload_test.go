@@ -92,7 +92,7 @@ func wantUndisturbed(t *testing.T, streams []*stream, when string) {
 	for began := time.Now(); time.Since(began) < watch; time.Sleep(100 * time.Millisecond) {
 		for _, s := range streams {
 			for end, p := range map[string]*progress{"there": &s.there, "back": &s.back} {
-				if still := time.Since(p.lastAt()); still > longest || s.failure() != nil {
+				if still := min(time.Since(p.lastAt()), time.Since(began)); still > longest || s.failure() != nil {
 					t.Errorf("%s, after %s: nothing %s for %v, error %v", s.name, when, end, still, s.failure())
 					return
 				}
