@@ -24,7 +24,7 @@ import (
 // TestKubeProxy runs the real kube-proxy on the node, in each of its modes.
 func TestKubeProxy(t *testing.T) {
 	program := reference.KubeProxy(t)
-	for _, v := range everyTier {
+	for _, v := range tiers {
 		for _, mode := range []string{"iptables", "nftables"} {
 			t.Run(v.name+" "+mode, func(t *testing.T) {
 				t.Parallel()

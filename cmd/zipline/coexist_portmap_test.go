@@ -21,7 +21,7 @@ func TestPortmap(t *testing.T) {
 		t.Run(backend, func(t *testing.T) {
 			t.Parallel()
 			want := hostPortTranscript(t, kernelTier, backend)
-			for _, v := range []variant{conntrackTier, directTier} {
+			for _, v := range []variant{trackedTier, directTier} {
 				if got := hostPortTranscript(t, v, backend); !slices.Equal(got, want) {
 					t.Errorf("%s: %q\nwant as in tier kernel: %q", v.name, got, want)
 				}

@@ -15,7 +15,7 @@ import (
 // firewall does that starts anew, and writes them again. Flows go on, our table
 // is as it was, and new flows are translated meanwhile.
 func TestFirewallReload(t *testing.T) {
-	for _, v := range everyTier {
+	for _, v := range tiers {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			top := newTopology(t, v, testrig.Options{})
@@ -104,10 +104,10 @@ func wantUndisturbed(t *testing.T, streams []*stream, when string) {
 // TestStrictReversePath has rp_filter 1 on every device, also on those that the
 // plugin makes, and flows of each kind that eBPF takes past the check.
 func TestStrictReversePath(t *testing.T) {
-	for _, v := range everyTier {
+	for _, v := range tiers {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
-			top := newTopology(t, v, testrig.Options{StrictReversePath: true, BridgeNetfilter: v == conntrackTier})
+			top := newTopology(t, v, testrig.Options{StrictReversePath: true, BridgeNetfilter: v == trackedTier})
 			pods := top.attachAll(network{}, 2)
 			other := top.attach(network{name: "other", segment: "seg1", v4: "10.78.0.0/16", v6: "fd00:78::/64"})
 			top.Node.MustRun(t, "sh", "-c", "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $f; done")

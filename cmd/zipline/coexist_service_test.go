@@ -11,7 +11,7 @@ import (
 // TestServiceRules has the rules that kube-proxy would write, in each of its
 // modes, by hand.
 func TestServiceRules(t *testing.T) {
-	for _, v := range everyTier {
+	for _, v := range tiers {
 		for _, rules := range []struct {
 			name  string
 			write func(w *serviceWorld, t *testing.T, f family)

@@ -46,7 +46,7 @@ var places = []place{
 // one direction of each or both, and looks when they end; then takes the rules
 // away and looks whether they go on.
 func TestDropRulesCutRunningFlows(t *testing.T) {
-	for _, v := range everyTier {
+	for _, v := range tiers {
 		for _, f := range families {
 			t.Run(v.name+" "+f.name, func(t *testing.T) {
 				t.Parallel()

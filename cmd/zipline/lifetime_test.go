@@ -29,7 +29,7 @@ func (top *topology) shortenTimeouts(t *testing.T) {
 // protocol, family, way across the node and manner of talking. Each keeps its
 // entry while it sends and loses it soon after.
 func TestFlowsUnderTrafficNeverExpire(t *testing.T) {
-	for _, v := range everyTier {
+	for _, v := range tiers {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			top := newTopology(t, v, testrig.Options{})

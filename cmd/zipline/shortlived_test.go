@@ -39,7 +39,7 @@ func TestEntriesCloseWithTheirConnections(t *testing.T) {
 		{name: "reset by the server, the port used again", connections: 100, exchanges: 20, serverResets: true, samePort: true},
 		{name: "reset at once", connections: 100, exchanges: 1, clientResets: true},
 	}
-	for _, v := range everyTier {
+	for _, v := range tiers {
 		for _, f := range families {
 			t.Run(v.name+" "+f.name, func(t *testing.T) {
 				t.Parallel()
@@ -66,7 +66,7 @@ func TestEntriesCloseWithTheirConnections(t *testing.T) {
 // thousands says where the many connections are made: once outside and once on
 // the node, where eBPF carries them.
 func thousands(v variant, w way, f family) bool {
-	return v == conntrackTier && (w.name == "to outside" && f.nft == "ip" || w.neighbours && f.nft == "ip6")
+	return v == trackedTier && (w.name == "to outside" && f.nft == "ip" || w.neighbours && f.nft == "ip6")
 }
 
 // wantClosed makes connections along a way and waits until none is left in

@@ -13,7 +13,7 @@ import (
 // TestMarkedFlowsStayInTheStack has rules of somebody's that mark connections:
 // from their first packet, while they run, and no more.
 func TestMarkedFlowsStayInTheStack(t *testing.T) {
-	for _, v := range everyTier {
+	for _, v := range tiers {
 		for value, word := range map[string]any{"number": 0x10, "text": "0x10"} {
 			t.Run(v.name+" "+value, func(t *testing.T) {
 				t.Parallel()
@@ -68,7 +68,7 @@ func TestMarkedFlowsStayInTheStack(t *testing.T) {
 // TestTimeoutPolicies has rules that give entries a timeout of their own: it is not
 // ours to prolong, and the flow goes on.
 func TestTimeoutPolicies(t *testing.T) {
-	for _, v := range everyTier {
+	for _, v := range tiers {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			top := newTopology(t, v, testrig.Options{})
@@ -105,18 +105,19 @@ func TestTimeoutPolicies(t *testing.T) {
 // TestDeletionUnderTraffic deletes an attachment while its flows run: their
 // entries go, and no packet that is under way makes one again.
 func TestDeletionUnderTraffic(t *testing.T) {
-	for _, v := range everyTier {
+	for _, v := range tiers {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			top := newTopology(t, v, testrig.Options{})
 			pods := top.attachAll(network{}, 2)
-			var all []*stream
+			var all, others []*stream
 			for _, f := range families {
 				top.publish(t, f, f.addr(pods[0]))
-				for _, w := range ways {
-					for _, protocol := range []string{"tcp", "udp"} {
+				for _, protocol := range []string{"tcp", "udp"} {
+					for _, w := range ways {
 						all = append(all, top.stream(t, w, f, pods, streamSpec{network: protocol}))
 					}
+					others = append(others, top.stream(t, ways[0], f, pods[1:], streamSpec{network: protocol}))
 				}
 			}
 			awaitEach(t, all, "begins", testrig.Timeout, func(s *stream) bool { return s.back.bytes.Load() > 20*streamSize })
@@ -135,6 +136,10 @@ func TestDeletionUnderTraffic(t *testing.T) {
 					t.Errorf("%s: bytes arrive after DEL", s.name)
 				}
 			}
+			wantUndisturbed(t, others, "DEL of another container")
+			// The programs stay on the uplink for those that are left.
+			top.account(t, others...)
+			top.wantCarried(t, others...)
 		})
 	}
 }
@@ -143,7 +148,7 @@ func TestDeletionUnderTraffic(t *testing.T) {
 // few packets of a flow, must not call them invalid. CHECK finds it switched off.
 func TestConntrackIsLiberal(t *testing.T) {
 	const key = "netfilter/nf_conntrack_tcp_be_liberal"
-	for _, v := range everyTier {
+	for _, v := range tiers {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			top := newTopology(t, v, testrig.Options{})

@@ -16,16 +16,8 @@ import (
 	"github.com/zipline-cni/zipline/loader"
 )
 
-// conntrackTier sends every flow through the stack first; eBPF takes over what
-// conntrack calls established.
-var conntrackTier = variant{"tracked", "zipline", "tracked"}
-
-var (
-	// honest are the tiers in which a drop rule has to end every flow.
-	honest = []variant{kernelTier, conntrackTier}
-	// everyTier is honest with the one whose neighbours talk past the stack.
-	everyTier = []variant{kernelTier, conntrackTier, directTier}
-)
+// honest are the tiers in which a drop rule has to end every flow.
+var honest = []variant{kernelTier, trackedTier}
 
 // way is how a flow crosses the node.
 type way struct {
