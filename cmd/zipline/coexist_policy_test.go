@@ -16,6 +16,7 @@ import (
 // flows only and drops what conntrack calls invalid, as policy engines write it.
 // A revoked rule ends the flow whose entry is deleted, and no other.
 func TestNetworkPolicy(t *testing.T) {
+	t.Parallel()
 	for _, v := range honest {
 		for dialect, write := range map[string]func(*topology, *testing.T, []*stream){
 			"iptables": (*topology).writePolicyIptables, "nftables": (*topology).writePolicyNftables,

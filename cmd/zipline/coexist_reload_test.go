@@ -15,6 +15,7 @@ import (
 // firewall does that starts anew, and writes them again. Flows go on, our table
 // is as it was, and new flows are translated meanwhile.
 func TestFirewallReload(t *testing.T) {
+	t.Parallel()
 	for _, v := range tiers {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
@@ -104,6 +105,7 @@ func wantUndisturbed(t *testing.T, streams []*stream, when string) {
 // TestStrictReversePath has rp_filter 1 on every device, also on those that the
 // plugin makes, and flows of each kind that eBPF takes past the check.
 func TestStrictReversePath(t *testing.T) {
+	t.Parallel()
 	for _, v := range tiers {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()

@@ -88,7 +88,8 @@ var detours = []struct {
 // ones, and back. The source address stays (egressIP): a masqueraded flow that
 // changes its device is ended by the kernel.
 func TestPolicyRouting(t *testing.T) {
-	for _, v := range tiers {
+	t.Parallel()
+	for _, v := range honest {
 		for _, d := range detours {
 			t.Run(v.name+", "+d.name, func(t *testing.T) {
 				t.Parallel()
@@ -141,7 +142,8 @@ func TestPolicyRouting(t *testing.T) {
 // kernel does, or the packets of a flow that check in would take the other way,
 // which ends a masqueraded flow.
 func TestMultipath(t *testing.T) {
-	for _, v := range tiers {
+	t.Parallel()
+	for _, v := range honest {
 		for _, policy := range []string{"0", "1"} { // hash of addresses, of ports too
 			t.Run(v.name+", hash policy "+policy, func(t *testing.T) {
 				t.Parallel()

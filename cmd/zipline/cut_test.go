@@ -4,6 +4,7 @@ package main_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,8 +19,8 @@ const (
 	cutTime = 4*time.Second + 2*time.Second
 	// cutAtOnce is for a flow that the stack carries, or whose entry is deleted.
 	cutAtOnce = 2 * time.Second
-	// cutWatch is how long nothing may arrive.
-	cutWatch = cutTime + 2*time.Second
+	// stillness is how long nothing arrives of a flow that ended.
+	stillness = 1500 * time.Millisecond
 )
 
 // cut is a stream and what is done to it.
@@ -46,8 +47,12 @@ var places = []place{
 // one direction of each or both, and looks when they end; then takes the rules
 // away and looks whether they go on.
 func TestDropRulesCutRunningFlows(t *testing.T) {
+	t.Parallel()
 	for _, v := range tiers {
 		for _, f := range families {
+			if v == directTier && f.nft == "ip6" {
+				continue // what it carries past the stack obeys no rule; the rest is as in tracked
+			}
 			t.Run(v.name+" "+f.name, func(t *testing.T) {
 				t.Parallel()
 				top := newTopology(t, v, testrig.Options{})
@@ -154,7 +159,15 @@ func (top *topology) drop(t *testing.T, f family, cuts []*cut) time.Time {
 // wantCut checks when each direction of the streams received something last.
 func wantCut(t *testing.T, v variant, ruled time.Time, cuts []*cut) {
 	t.Helper()
-	time.Sleep(time.Until(ruled.Add(cutWatch)))
+	var streams []*stream
+	for _, c := range cuts {
+		streams = append(streams, c.stream)
+	}
+	awaitEach(t, streams, "is cut", cutTime+stillness, func(s *stream) bool {
+		c := cuts[slices.Index(streams, s)]
+		still := func(p *progress) bool { return !p.moves(time.Now().Add(-stillness)) }
+		return (still(&s.there) || !c.there && s.network == "udp") && (still(&s.back) || !c.back && s.network == "udp")
+	})
 	now := time.Now()
 	var slowest time.Duration
 	for _, c := range cuts {

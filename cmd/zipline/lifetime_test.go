@@ -29,6 +29,7 @@ func (top *topology) shortenTimeouts(t *testing.T) {
 // protocol, family, way across the node and manner of talking. Each keeps its
 // entry while it sends and loses it soon after.
 func TestFlowsUnderTrafficNeverExpire(t *testing.T) {
+	t.Parallel()
 	for _, v := range tiers {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
@@ -114,4 +115,59 @@ func (top *topology) wantExpiry(t *testing.T, streams []*stream) {
 		time.Sleep(50 * time.Millisecond)
 		return len(top.entries(t)[s.port]) == 0
 	})
+}
+
+// TestIdleFlowsKeepTheirTimeout lets streams that eBPF carries fall silent, at any
+// moment of their check-ins. A TCP connection then has all of its time left, as in
+// tier kernel, and not what conntrack gives one whose data nobody acknowledges: it
+// did not see the acknowledgement.
+func TestIdleFlowsKeepTheirTimeout(t *testing.T) {
+	t.Parallel()
+	const established, unacknowledged = 1000, 300 // seconds
+	for _, v := range tiers {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			top := newTopology(t, v, testrig.Options{})
+			pods := top.attachAll(network{}, 2)
+			top.Node.SetSysctl(t, "netfilter/nf_conntrack_tcp_timeout_established", fmt.Sprint(established))
+			top.Node.SetSysctl(t, "netfilter/nf_conntrack_tcp_timeout_unacknowledged", fmt.Sprint(unacknowledged))
+			var streams []*stream
+			for _, f := range families {
+				top.publish(t, f, f.addr(pods[0]))
+				for _, w := range ways {
+					if w.neighbours && v == directTier {
+						continue
+					}
+					for _, spec := range []streamSpec{
+						{network: "tcp", talk: bothTalk}, {network: "tcp", talk: clientTalks},
+						{network: "tcp", talk: clientTalks, size: 64 << 10, pace: 2 * time.Millisecond},
+					} {
+						streams = append(streams, top.stream(t, w, f, pods, spec))
+						time.Sleep(100 * time.Millisecond)
+					}
+				}
+			}
+			top.account(t, streams...)
+			top.wantCarried(t, streams...)
+			for _, s := range streams {
+				s.silent.Store(true)
+				time.Sleep(100 * time.Millisecond)
+			}
+			silent := time.Now()
+			awaitEach(t, streams, "falls silent", testrig.Timeout, func(s *stream) bool {
+				return !s.there.moves(time.Now().Add(-500*time.Millisecond)) && !s.back.moves(time.Now().Add(-500*time.Millisecond))
+			})
+			entries := top.entries(t)
+			least := established - int(time.Since(silent).Seconds()) - 10
+			for _, s := range streams {
+				if e := entries[s.port]; len(e) != 1 || e[0].remaining < least {
+					t.Errorf("%s: entries %v; want one with at least %d s left", s.name, e, least)
+				}
+			}
+			for _, s := range streams {
+				s.silent.Store(false)
+			}
+			awaitEach(t, streams, "speaks again", testrig.Timeout, func(s *stream) bool { return s.there.moves(time.Now().Add(-100 * time.Millisecond)) })
+		})
+	}
 }

@@ -49,6 +49,7 @@ type stream struct {
 	name        string
 	there, back progress // what arrived at the server, at the client
 	sent        atomic.Int64
+	silent      atomic.Bool // both ends say nothing, and close nothing
 
 	mu       sync.Mutex
 	err      error // of a connection that nobody closed
@@ -120,6 +121,12 @@ func (s *stream) failure() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
+}
+
+func (s *stream) ended() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopped
 }
 
 func (s *stream) serveTCP() error {
@@ -196,6 +203,9 @@ func (s *stream) goes(f func()) {
 func (s *stream) send(write func([]byte) (int, error), sent *atomic.Int64) {
 	payload := make([]byte, s.size)
 	for {
+		for s.silent.Load() && !s.ended() {
+			time.Sleep(streamPace)
+		}
 		n, err := write(payload)
 		if s.ends(err) {
 			return
