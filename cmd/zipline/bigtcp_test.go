@@ -14,7 +14,6 @@ import (
 // configuration. An IPv6 packet above 64 KiB has a header that ip6_forward counts
 // to each of its segments: it calls them too big, and the flow crawls.
 func TestBigPacketsPassTheStack(t *testing.T) {
-	t.Parallel()
 	for _, v := range tiers {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()

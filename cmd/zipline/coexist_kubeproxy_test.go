@@ -23,7 +23,6 @@ import (
 
 // TestKubeProxy runs the real kube-proxy on the node, in each of its modes.
 func TestKubeProxy(t *testing.T) {
-	t.Parallel()
 	program := reference.KubeProxy(t)
 	for _, v := range tiers {
 		for _, mode := range []string{"iptables", "nftables"} {

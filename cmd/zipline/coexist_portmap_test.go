@@ -17,7 +17,6 @@ const hostPort = 8081
 // TestPortmap chains the reference portmap, with each of its back ends: host
 // ports reach the container from everywhere, alike on every tier.
 func TestPortmap(t *testing.T) {
-	t.Parallel()
 	for _, backend := range []string{"iptables", "nftables"} {
 		t.Run(backend, func(t *testing.T) {
 			t.Parallel()

@@ -51,7 +51,7 @@ COMMIT
 					}
 				}
 			}
-			awaitEach(t, streams, "begins", testrig.Timeout, func(s *stream) bool { return s.back.bytes.Load() > 20*streamSize })
+			awaitEach(t, streams, "begins", begin, func(s *stream) bool { return s.back.bytes.Load() > 20*streamSize })
 			ours := top.Node.MustRun(t, "nft", "list", "table", "inet", "zipline")
 			for range 2 {
 				top.flushOthers(t)
@@ -89,7 +89,7 @@ func (top *topology) flushOthers(t *testing.T) {
 // wantUndisturbed watches that nothing stands still for long from now on.
 func wantUndisturbed(t *testing.T, streams []*stream, when string) {
 	t.Helper()
-	const watch, longest = 3 * time.Second, 1500 * time.Millisecond
+	const watch, longest = 4 * time.Second, 2500 * time.Millisecond
 	for began := time.Now(); time.Since(began) < watch; time.Sleep(100 * time.Millisecond) {
 		for _, s := range streams {
 			for end, p := range map[string]*progress{"there": &s.there, "back": &s.back} {

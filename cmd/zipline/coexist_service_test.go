@@ -11,7 +11,6 @@ import (
 // TestServiceRules has the rules that kube-proxy would write, in each of its
 // modes, by hand.
 func TestServiceRules(t *testing.T) {
-	t.Parallel()
 	for _, v := range tiers {
 		for _, rules := range []struct {
 			name  string

@@ -28,6 +28,7 @@ type cut struct {
 	*stream
 	there, back bool // directions that a rule drops
 	forget      bool // conntrack -D after the rule is written
+	forgotten   time.Time
 	place       place
 }
 
@@ -151,6 +152,7 @@ func (top *topology) drop(t *testing.T, f family, cuts []*cut) time.Time {
 		if c.forget {
 			family := map[string]string{"ip": "ipv4", "ip6": "ipv6"}[f.nft]
 			top.Node.MustRun(t, "conntrack", "-D", "-f", family, "-p", c.network, "--orig-port-dst", fmt.Sprint(c.port))
+			c.forgotten = time.Now()
 		}
 	}
 	return ruled
@@ -181,10 +183,11 @@ func wantCut(t *testing.T, v variant, ruled time.Time, cuts []*cut) {
 			}
 			// TCP needs both directions for either.
 			drops := d.drops || c.network == "tcp"
-			last := d.lastAt().Sub(ruled)
-			limit := cutTime
-			if v == kernelTier || c.forget {
+			last, limit := d.lastAt().Sub(ruled), cutTime
+			if v == kernelTier {
 				limit = cutAtOnce
+			} else if c.forget {
+				limit = c.forgotten.Sub(ruled) + cutAtOnce
 			}
 			switch {
 			case drops && last > limit:

@@ -101,7 +101,7 @@ func TestOthersComeAndGo(t *testing.T) {
 					}
 				}
 			}
-			awaitEach(t, streams, "begins", testrig.Timeout, func(s *stream) bool { return s.back.bytes.Load() > 20*streamSize })
+			awaitEach(t, streams, "begins", begin, func(s *stream) bool { return s.back.bytes.Load() > 20*streamSize })
 			for range 5 {
 				p := top.attach(network{})
 				for _, f := range families {

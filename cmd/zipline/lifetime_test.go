@@ -13,9 +13,9 @@ import (
 // Timeouts of a node whose flows would expire during a test, if their packets did
 // not reach conntrack in time, and by how much eBPF may prolong one.
 const (
-	shortTimeout  = 4 // seconds
+	shortTimeout  = 5 // seconds
 	prolongation  = 2
-	lifetimeWatch = 6 * shortTimeout * time.Second
+	lifetimeWatch = 5 * shortTimeout * time.Second
 )
 
 func (top *topology) shortenTimeouts(t *testing.T) {
@@ -81,7 +81,7 @@ func (top *topology) lifetimeStreams(t *testing.T, pods []*pod) []*stream {
 			}
 		}
 	}
-	awaitEach(t, all, "begins", testrig.Timeout, func(s *stream) bool {
+	awaitEach(t, all, "begins", begin, func(s *stream) bool {
 		return s.there.bytes.Load() > 0 && (s.back.bytes.Load() > 0 || s.talk == clientTalks)
 	})
 	return all

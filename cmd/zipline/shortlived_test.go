@@ -30,7 +30,6 @@ type ending struct {
 // entries in state ESTABLISHED afterwards: an end that conntrack did not see
 // leaves one for five days.
 func TestEntriesCloseWithTheirConnections(t *testing.T) {
-	t.Parallel()
 	endings := []ending{
 		{name: "closed", connections: 10000, exchanges: 1},
 		{name: "closed after a talk", connections: 100, exchanges: 20},

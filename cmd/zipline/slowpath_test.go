@@ -124,7 +124,7 @@ func TestDeletionUnderTraffic(t *testing.T) {
 					others = append(others, top.stream(t, ways[0], f, pods[1:], streamSpec{network: protocol}))
 				}
 			}
-			awaitEach(t, all, "begins", testrig.Timeout, func(s *stream) bool { return s.back.bytes.Load() > 20*streamSize })
+			awaitEach(t, all, "begins", begin, func(s *stream) bool { return s.back.bytes.Load() > 20*streamSize })
 			top.del(pods[0])
 			deleted := time.Now()
 			for time.Since(deleted) < 2*time.Second {
