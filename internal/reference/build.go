@@ -112,8 +112,7 @@ func buildZipline(root string) (string, error) {
 		return "", err
 	}
 	// One directory per checkout, because the executable is named as its type.
-	sum := sha256.Sum256([]byte(root))
-	dir = filepath.Join(dir, fmt.Sprintf("zipline-%x", sum[:6]))
+	dir = filepath.Join(dir, "zipline-"+digest([]byte(root)))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("build zipline: %w", err)
 	}
@@ -133,6 +132,12 @@ func buildZipline(root string) (string, error) {
 		return "", fmt.Errorf("build zipline: %w", err)
 	}
 	return final, nil
+}
+
+// digest names what a file of the cache was made from.
+func digest(of []byte) string {
+	sum := sha256.Sum256(of)
+	return fmt.Sprintf("%x", sum[:6])
 }
 
 // goCommand runs the go command in dir. Cgo is off, as in a release: the
