@@ -23,7 +23,8 @@ import (
 // suite is what is tested of a package.
 type suite struct {
 	pkg     string
-	run     string // default of -run
+	run     string   // default of -run
+	files   []string // directories that the tests read, besides testdata
 	modules []string
 }
 
@@ -31,7 +32,7 @@ type suite struct {
 // kernel that has loaded nothing yet.
 var packages = []suite{
 	{pkg: "loader"},
-	{pkg: "bpf"},
+	{pkg: "bpf", files: []string{"lib"}},
 	{pkg: "datapath/conntrack"},
 	{pkg: "datapath/nat"},
 	{pkg: "cmd/zipline", run: "^TestTraffic$", modules: []string{"br_netfilter"}},
@@ -89,8 +90,10 @@ func addTests(ctx context.Context, i *image, work string, o options) error {
 		if err := i.file(path.Join(dir, plan.TestBinary), binary); err != nil {
 			return err
 		}
-		if err := i.tree(path.Join(dir, "testdata"), filepath.Join(s.pkg, "testdata")); err != nil {
-			return err
+		for _, files := range append(s.files, "testdata") {
+			if err := i.tree(path.Join(dir, files), filepath.Join(s.pkg, files)); err != nil {
+				return err
+			}
 		}
 		p.Tests = append(p.Tests, plan.Binary{Package: s.pkg, Modules: s.modules, Args: []string{
 			"-test.v=test2json", "-test.run=" + run, "-test.timeout=" + o.timeout.String(),
