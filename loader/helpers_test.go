@@ -44,6 +44,12 @@ func enterMounts(tb testing.TB) {
 	must(tb, unix.Mount("sysfs", "/sys", "sysfs", 0, ""))
 }
 
+// requireTCX skips a test that is about TCX on a kernel without.
+func requireTCX(tb testing.TB) {
+	tb.Helper()
+	testutil.RequireKernel(tb, "tcx", HaveTCX())
+}
+
 func must(tb testing.TB, err error) {
 	tb.Helper()
 	if err != nil {

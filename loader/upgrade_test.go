@@ -96,7 +96,7 @@ func TestAnUnfinishedReplacementIsFinished(t *testing.T) {
 	outdate(t, old)
 	next, _, err := load(old.set)
 	must(t, err)
-	must(t, attachTCX(&next.member, a.index, fromEndpoint)) // … and killed
+	must(t, Site{}.attach(next, a.index, fromEndpoint)) // … and killed
 	next.close()
 	renewed := mustOpen(t, Site{}, 0)
 	if !renewed.sameMaps(old.set) {

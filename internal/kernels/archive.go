@@ -48,7 +48,7 @@ func (a *archive) kernel(ctx context.Context, cache, series string) (*kernel, er
 	if release == "" {
 		return nil, fmt.Errorf("find kernel %s: the mirror has none of %s", series, strings.Join(suites, ", "))
 	}
-	k := &kernel{series: series, release: release, image: filepath.Join(cache, release, "boot", "vmlinuz-"+release)}
+	k := &kernel{series: series, release: release, image: filepath.Join(cache, release, "vmlinuz")}
 	k.modules = filepath.Join(cache, release, "lib", "modules", release)
 	if _, err := os.Stat(filepath.Join(cache, release)); err == nil {
 		return k, nil

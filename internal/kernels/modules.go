@@ -26,13 +26,16 @@ var hardware = []string{
 // keepNetwork moves the kernel and its network modules from an unpacked
 // package to another directory, and indexes the modules.
 func keepNetwork(ctx context.Context, from, to, release string) error {
-	image := filepath.Join("boot", "vmlinuz-"+release)
-	if err := move(filepath.Join(from, image), filepath.Join(to, image)); err != nil {
-		return err
-	}
 	modules := filepath.Join(from, "usr/lib/modules", release)
 	if _, err := os.Stat(modules); errors.Is(err, fs.ErrNotExist) {
 		modules = filepath.Join(from, "lib/modules", release)
+	}
+	image := filepath.Join(modules, "vmlinuz") // since 7.0
+	if _, err := os.Stat(image); errors.Is(err, fs.ErrNotExist) {
+		image = filepath.Join(from, "boot", "vmlinuz-"+release)
+	}
+	if err := move(image, filepath.Join(to, "vmlinuz")); err != nil {
+		return err
 	}
 	for _, dir := range hardware {
 		if err := os.RemoveAll(filepath.Join(modules, "kernel", dir)); err != nil {

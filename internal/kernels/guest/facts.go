@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/zipline-cni/zipline/bpf"
 	"github.com/zipline-cni/zipline/internal/kernels/plan"
@@ -46,7 +47,10 @@ var processed = regexp.MustCompile(`processed (\d+) insns`)
 func sayPrograms(conntrack bool) {
 	spec, err := bpf.LoadZipline()
 	if err == nil {
-		err = spec.Variables[bpf.ZiplineVarHaveConntrack].Set(conntrack)
+		err = errors.Join(
+			spec.Variables[bpf.ZiplineVarHaveConntrack].Set(conntrack),
+			spec.Variables[bpf.ZiplineVarTickHz].Set(uint32(250)),
+			rlimit.RemoveMemlock())
 	}
 	if err != nil {
 		fact("verified", "", err)
