@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/bpf"
 	"github.com/zipline-cni/zipline/internal/kernels/plan"
@@ -50,7 +50,9 @@ func sayPrograms(conntrack bool) {
 		err = errors.Join(
 			spec.Variables[bpf.ZiplineVarHaveConntrack].Set(conntrack),
 			spec.Variables[bpf.ZiplineVarTickHz].Set(uint32(250)),
-			rlimit.RemoveMemlock())
+			// Kernels before 5.11 charge maps to this limit. Package rlimit
+			// would read /proc before main has mounted it.
+			unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}))
 	}
 	if err != nil {
 		fact("verified", "", err)
