@@ -214,7 +214,7 @@ func TestPacketsThatAreNotLinearAreReadAllTheSame(t *testing.T) {
 			t.Errorf("the linear part is %d bytes: this is no test of packets that are not linear", linear)
 		}
 		if c.want == bpf.ZiplineReasonREASON_DIRECT {
-			must(t, conn.SetReadDeadline(time.Now().Add(3*time.Second)))
+			must(t, conn.SetReadDeadline(time.Now().Add(testrig.Timeout)))
 			buf := make([]byte, 20)
 			if n, err := conn.Read(buf); err != nil || string(buf[:n]) != "payload" {
 				t.Errorf("%s received %q: %v", c.to, buf[:n], err)

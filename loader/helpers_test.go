@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/bpf"
+	"github.com/zipline-cni/zipline/internal/testrig"
 	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
@@ -216,6 +217,10 @@ func hideDevice(tb testing.TB, c *container, hide bool) {
 	}
 	must(tb, netlink.LinkSetGroup(device, to))
 }
+
+// Sixteen processes that load programs wait for each other: on an emulated
+// machine longer than on a real one.
+func init() { lockPatience *= testrig.Slowness }
 
 // shortenPatience makes locks give up soon, until the returned function is called.
 func shortenPatience() func() {

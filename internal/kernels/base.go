@@ -35,7 +35,7 @@ var packages = []suite{
 	{pkg: "bpf", files: []string{"lib"}},
 	{pkg: "datapath/conntrack"},
 	{pkg: "datapath/nat"},
-	{pkg: "cmd/zipline", run: "^TestTraffic$", modules: []string{"br_netfilter"}},
+	{pkg: "cmd/zipline", run: "^TestTraffic$/./^(kernel|direct|tracked)$", modules: []string{"br_netfilter"}},
 }
 
 // programs that the tests and the kernel execute. busybox is the rest.
