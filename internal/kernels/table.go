@@ -35,6 +35,9 @@ func (r *report) counts() string {
 	return fmt.Sprintf("%d passed, %d failed, %d skipped", counts["pass"], counts["fail"], counts["skip"])
 }
 
+// widestFact is the length of what has a place in a column.
+const widestFact = 30
+
 // printTables prints what each kernel has and how each test ended on it.
 // Returns whether all is well.
 func printTables(w io.Writer, reports []*report) bool {
@@ -47,21 +50,26 @@ func printTables(w io.Writer, reports []*report) bool {
 	}
 	row := func(cells ...string) { _, _ = fmt.Fprintln(table, strings.Join(cells, "\t")) }
 	row(heads...)
+	var reasons []string
 	for _, name := range names(reports, factNames) {
 		cells := []string{name}
 		for _, r := range reports {
-			cells = append(cells, r.fact(name))
+			value := r.fact(name)
+			if len(value) > widestFact {
+				reasons = append(reasons, fmt.Sprintf("FACT %s %s: %s", r.series, name, value))
+				value = "see below"
+			}
+			cells = append(cells, value)
 		}
 		row(cells...)
 	}
 	row()
-	var reasons []string
 	for _, name := range names(reports, testNames) {
 		cells := []string{name}
 		for _, r := range reports {
 			cells = append(cells, r.result(name))
 			if reason := r.skipReason(name); reason != "" {
-				reasons = append(reasons, fmt.Sprintf("%s %s: %s", r.series, name, reason))
+				reasons = append(reasons, fmt.Sprintf("SKIP %s %s: %s", r.series, name, reason))
 			}
 		}
 		row(cells...)
@@ -69,7 +77,7 @@ func printTables(w io.Writer, reports []*report) bool {
 	_ = table.Flush()
 	_, _ = fmt.Fprintln(w)
 	for _, reason := range reasons {
-		_, _ = fmt.Fprintln(w, "SKIP", reason)
+		_, _ = fmt.Fprintln(w, reason)
 	}
 	for _, r := range reports {
 		_, _ = fmt.Fprintf(w, "%s: %s in %v\n", r.release, r.counts(), r.elapsed.Round(time.Second))
