@@ -40,6 +40,7 @@ var packages = []suite{
 
 // programs that the tests and the kernel execute. busybox is the rest.
 var programs = []string{
+	"sh", // busybox's own prefers its applets: another ip
 	"ip", "tc", "nft", "iptables", "ip6tables", "iptables-save", "ip6tables-save", "conntrack", "ping", "nsenter",
 	"sysctl", "bpftool", "modprobe",
 }
@@ -56,7 +57,7 @@ func newBase(ctx context.Context, work string, o options) (*image, error) {
 	if err := addPrograms(ctx, i); err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{"/var/lib", "/etc/cni", "/root"} {
+	for _, dir := range []string{"/var/lib", "/etc/cni", "/root", plan.Dump} {
 		i.directory(dir)
 	}
 	i.text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
@@ -72,7 +73,7 @@ func addTests(ctx context.Context, i *image, work string, o options) error {
 		"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root",
 		// A missing program fails a test instead of skipping it; what the
 		// kernel lacks skips.
-		"CI": "kernels", "ZIPLINE_TEST_BIN": plan.Bin, "ZIPLINE_TEST_KERNEL": "other", "ZIPLINE_TEST_SLOWNESS": "10",
+		"CI": "kernels", "ZIPLINE_TEST_BIN": plan.Bin, "ZIPLINE_TEST_DUMP": plan.Dump, "ZIPLINE_TEST_KERNEL": "other", "ZIPLINE_TEST_SLOWNESS": "10",
 	}}
 	for _, s := range packages {
 		if len(o.packages) > 0 && !slices.Contains(o.packages, s.pkg) {

@@ -124,4 +124,18 @@ func runTests(b plan.Binary) {
 		code = -1
 	}
 	_, _ = fmt.Println(plan.Mark, plan.End, b.Package, code)
+	sayDumps()
+}
+
+// sayDumps prints how failed tests explain themselves, which is shown with -v.
+func sayDumps() {
+	files, err := filepath.Glob(plan.Dump + "/*")
+	if err != nil {
+		return // the pattern is right
+	}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		_, _ = fmt.Printf("DUMP %s %v\n%s\n", filepath.Base(name), err, text)
+		_ = os.Remove(name)
+	}
 }

@@ -11,6 +11,8 @@ const (
 	Root = "/zipline"
 	File = Root + "/plan.json"
 	Bin  = Root + "/bin"
+	// Dump is where tests explain their failures.
+	Dump = Root + "/dump"
 	// TestBinary is the name of the tests in a package's directory.
 	TestBinary = "tests"
 )
