@@ -11,8 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/internal/testrig"
-	"github.com/zipline-cni/zipline/internal/testutil"
-	"github.com/zipline-cni/zipline/loader"
 )
 
 // natCases are about addresses that are translated on the way.
@@ -170,10 +168,7 @@ var natCases = []trafficCase{
 // testService is the trap of the direct tier: the reply of a neighbour has to
 // come back through the translation, though the two are neighbours.
 func testService(t *testing.T, top *topology) {
-	if top.v == directTier {
-		// Asked for by name, it does without, and without this (docs/architecture.md).
-		testutil.RequireKernel(t, "conntrack functions", loader.HaveConntrack())
-	}
+	top.requireLookup(t)
 	pods := top.attachAll(network{}, 2)
 	for _, f := range families {
 		_ = pods[1].ServeTCP(t, netip.AddrPortFrom(f.addr(pods[1]), 80))

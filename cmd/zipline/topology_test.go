@@ -21,6 +21,7 @@ import (
 	"github.com/zipline-cni/zipline/internal/reference"
 	"github.com/zipline-cni/zipline/internal/testrig"
 	"github.com/zipline-cni/zipline/internal/testutil"
+	"github.com/zipline-cni/zipline/loader"
 )
 
 // variant is a plugin and the way it forwards.
@@ -125,6 +126,15 @@ func (top *topology) explain() {
 	file := filepath.Join(dir, strings.NewReplacer("/", "_", " ", "_").Replace(top.tb.Name())+".txt")
 	if err := os.WriteFile(file, []byte(text.String()), 0o644); err != nil {
 		top.tb.Logf("explain failure: %v", err)
+	}
+}
+
+// requireLookup skips a test of tier direct that needs the lookup in conntrack:
+// asked for by name, the tier does without (docs/architecture.md).
+func (top *topology) requireLookup(t *testing.T) {
+	t.Helper()
+	if top.v == directTier {
+		testutil.RequireKernel(t, "conntrack functions", loader.HaveConntrack())
 	}
 }
 

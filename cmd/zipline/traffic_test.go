@@ -174,7 +174,11 @@ var neighbourCases = []trafficCase{
 }
 
 // testPathMTU lowers the MTU of the destination behind the back of the sender.
+//
+// In tier direct the flow comes to the stack, which answers, once conntrack
+// knows it from the fragments of a reply.
 func testPathMTU(t *testing.T, top *topology) {
+	top.requireLookup(t)
 	pods := top.attachAll(network{}, 2)
 	pods[1].MustRun(t, "ip", "link", "set", testrig.IfName, "mtu", "1300")
 	top.Node.MustRun(t, "ip", "link", "set", hostDevice(pods[1]), "mtu", "1300")
