@@ -19,8 +19,9 @@ import (
 )
 
 // defaultSeries are the kernels that are tested where none is named: the oldest
-// with bpf_redirect_peer, long-term ones, the last before and the first after
-// what the newest helpers need, and the newest.
+// with bpf_redirect_peer, without conntrack functions; one with them, without
+// TCX; one whose verifier knows less than today's; the last without
+// force_forwarding; and the newest.
 var defaultSeries = []string{"5.10", "6.1", "6.12", "6.16", "7"}
 
 // errTests says that the table shows something that failed.
