@@ -8,7 +8,7 @@ LDFLAGS := -s -w -X main.release=$(RELEASE)
 GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test fuzz coverage bench generate generate-check lint install clean help setup
+.PHONY: build demo test test-kernels fuzz coverage bench generate generate-check lint install clean help setup
 
 build: ## build the plugin and the tools to bin/
 	$(GOBUILD) -o bin/ ./cmd/...
@@ -21,6 +21,10 @@ demo: setup ## attach containers in a private node and show the traffic
 
 test: setup lint generate-check ## run every test (root)
 	$(GO) test -p 1 -timeout 50m ./...
+
+test-kernels: ## run what depends on the kernel on KERNELS (default 5.10 to 7), emulated
+	.ci/setup kernels
+	$(GO) run ./internal/kernels $(KERNELS)
 
 fuzz: ## run each fuzz target for FUZZTIME (default 20s)
 	.ci/fuzz $(or $(FUZZTIME),20s)

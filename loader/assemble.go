@@ -197,7 +197,12 @@ func (n *Node) recover(index int) error {
 			return nil
 		}
 		// A sibling that is gone stays unknown: Find has no use for it.
-		_ = s.addSiblings(func(name string) (int, error) { return progByID(rec.Programs[name].ID) })
+		// Without pins that is from_uplink on a node where no uplink has it.
+		for _, name := range siblings {
+			if fd, err := progByID(rec.Programs[name].ID); err == nil {
+				_ = s.addSibling(fd, name)
+			}
+		}
 	}
 	return nil
 }

@@ -96,6 +96,7 @@ func attachForeign(tb testing.TB, prog *ebpf.Program, index int, anchor link.Anc
 // Ours comes after whoever is there, and keeps its place when it is replaced.
 func TestTCXProgramsOfOthersKeepTheirPlace(t *testing.T) {
 	enterNode(t)
+	requireTCX(t)
 	c := newContainer(t, 1)
 	// Named like ours, but without its maps: somebody else's.
 	before, after := foreign(t, "from_endpoint"), foreign(t, "after")
@@ -176,6 +177,7 @@ func TestQueriesOfBareDevices(t *testing.T) {
 			t.Errorf("%s: programs %v (%v), want none", hook, ids, err)
 		}
 	}
+	requireTCX(t)
 	node := mustOpen(t, Site{}, 0)
 	l, err := link.AttachTCX(link.TCXOptions{Interface: c.index, Program: foreign(t, bpf.ZiplineProgFromEndpoint), Attach: ebpf.AttachTCXIngress})
 	must(t, err)

@@ -177,6 +177,7 @@ func TestFramesFromTheWire(t *testing.T) {
 
 func TestPacketsThatAreNotLinearAreReadAllTheSame(t *testing.T) {
 	enterNode(t)
+	requireTCX(t) // to watch
 	a, b := newContainer(t, 1, "10.1.0.1/24", "fd00:1::1/64"), newContainer(t, 2, "10.1.0.2/24", "fd00:1::2/64")
 	node := a.publish(t, Site{})
 	b.publish(t, Site{})
@@ -213,7 +214,7 @@ func TestPacketsThatAreNotLinearAreReadAllTheSame(t *testing.T) {
 			t.Errorf("the linear part is %d bytes: this is no test of packets that are not linear", linear)
 		}
 		if c.want == bpf.ZiplineReasonREASON_DIRECT {
-			must(t, conn.SetReadDeadline(time.Now().Add(3*time.Second)))
+			must(t, conn.SetReadDeadline(time.Now().Add(testrig.Timeout)))
 			buf := make([]byte, 20)
 			if n, err := conn.Read(buf); err != nil || string(buf[:n]) != "payload" {
 				t.Errorf("%s received %q: %v", c.to, buf[:n], err)
@@ -227,6 +228,7 @@ func TestBigTCPIsCarriedDirectly(t *testing.T) {
 	for _, network := range []string{"tcp4", "tcp6"} {
 		t.Run(network, func(t *testing.T) {
 			enterNode(t)
+			requireTCX(t) // to watch; big packets of IPv4 are older (6.3)
 			a, b := newContainer(t, 1, "10.1.0.1/24", "fd00:1::1/64"), newContainer(t, 2, "10.1.0.2/24", "fd00:1::2/64")
 			node := a.publish(t, Site{})
 			b.publish(t, Site{})

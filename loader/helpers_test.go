@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/bpf"
+	"github.com/zipline-cni/zipline/internal/testrig"
 	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
@@ -42,6 +43,12 @@ func enterMounts(tb testing.TB) {
 	must(tb, unix.Unshare(unix.CLONE_NEWNS))
 	must(tb, unix.Unmount("/sys", unix.MNT_DETACH))
 	must(tb, unix.Mount("sysfs", "/sys", "sysfs", 0, ""))
+}
+
+// requireTCX skips a test that is about TCX on a kernel without.
+func requireTCX(tb testing.TB) {
+	tb.Helper()
+	testutil.RequireKernel(tb, "tcx", HaveTCX())
 }
 
 func must(tb testing.TB, err error) {
@@ -210,6 +217,10 @@ func hideDevice(tb testing.TB, c *container, hide bool) {
 	}
 	must(tb, netlink.LinkSetGroup(device, to))
 }
+
+// Sixteen processes that load programs wait for each other: on an emulated
+// machine longer than on a real one.
+func init() { lockPatience *= testrig.Slowness }
 
 // shortenPatience makes locks give up soon, until the returned function is called.
 func shortenPatience() func() {

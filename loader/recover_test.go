@@ -7,10 +7,12 @@ import (
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/bpf"
+	"github.com/zipline-cni/zipline/internal/testrig"
 )
 
 // `ip netns exec` gives each call a new /sys, without a bpffs.
@@ -186,5 +188,29 @@ func wantSame(tb testing.TB, have, want *Node) {
 	tb.Helper()
 	if have.info.id != want.info.id || !have.sameMaps(want.set) {
 		tb.Errorf("program %d maps %v, want %d %v", have.info.id, have.mapIDs, want.info.id, want.mapIDs)
+	}
+}
+
+// Only its pin holds a program that is attached nowhere: from_uplink, where no
+// uplink has it. What the devices have is known all the same.
+func TestFindKnowsWhatIsAttachedWhenPinsAreLost(t *testing.T) {
+	enterNodeWithUplinks(t)
+	index := addDevice(t, 1)
+	node := mustOpen(t, Site{}, index)
+	dir := node.pinDir()
+	must(t, node.Close())
+	must(t, os.RemoveAll(dir))
+	for deadline := time.Now().Add(testrig.Timeout); ; time.Sleep(10 * time.Millisecond) {
+		fd, err := progByID(node.record.Programs[fromUplink.program].ID)
+		if err != nil {
+			break // the kernel has freed it
+		}
+		must(t, unix.Close(fd))
+		if time.Now().After(deadline) {
+			t.Fatal("from_uplink is held by something else")
+		}
+	}
+	for _, by := range []int{0, index} {
+		must(t, mustFind(t, by).Attached(index))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/zipline-cni/zipline/bpf"
+	"github.com/zipline-cni/zipline/internal/testrig"
 )
 
 var sites = map[string]Site{"tcx": {}, "clsact": {ForceClsact: true}}
@@ -83,7 +84,7 @@ func echoTCP(network string, addr netip.AddrPort) (io.Closer, error) {
 }
 
 func talkTCP(network string, addr netip.AddrPort, size int) error {
-	conn, err := net.DialTimeout(network, addr.String(), 3*time.Second)
+	conn, err := net.DialTimeout(network, addr.String(), testrig.Timeout)
 	if err != nil {
 		return err
 	}
@@ -121,7 +122,7 @@ func talkUDP(network string, addr netip.AddrPort, _ int) error {
 	}
 	defer func() { _ = conn.Close() }()
 	for i := range 4 {
-		if err := conn.SetDeadline(time.Now().Add(3 * time.Second)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(testrig.Timeout)); err != nil {
 			return err
 		}
 		if _, err := fmt.Fprintf(conn, "datagram %d", i); err != nil {

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/zipline-cni/zipline/bpf"
 )
 
@@ -96,7 +98,7 @@ func TestAnUnfinishedReplacementIsFinished(t *testing.T) {
 	outdate(t, old)
 	next, _, err := load(old.set)
 	must(t, err)
-	must(t, attachTCX(&next.member, a.index, fromEndpoint)) // … and killed
+	must(t, Site{}.attach(next, a.index, fromEndpoint)) // … and killed
 	next.close()
 	renewed := mustOpen(t, Site{}, 0)
 	if !renewed.sameMaps(old.set) {
@@ -158,9 +160,13 @@ func newStream(tb testing.TB, from, to *container) *stream {
 	tb.Helper()
 	s := &stream{done: make(chan struct{}), ended: make(chan struct{})}
 	addr := net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.prefixes[0].Addr(), 9))
-	must(tb, to.do(func() (err error) {
-		s.in, err = net.ListenUDP("udp4", addr)
-		return err
+	must(tb, to.do(func() error {
+		in, err := net.ListenUDP("udp4", addr)
+		if err != nil {
+			return err
+		}
+		s.in = in
+		return enlarge(in)
 	}))
 	must(tb, from.do(func() (err error) {
 		s.out, err = net.DialUDP("udp4", nil, addr)
@@ -190,6 +196,20 @@ func newStream(tb testing.TB, from, to *container) *stream {
 		}
 	}()
 	return s
+}
+
+// enlarge gives a socket room for all that a test sends: what is lost must be
+// lost on the way, not by a receiver that the machine does not let run.
+func enlarge(conn *net.UDPConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20)
+	})
+	return errors.Join(err, failed)
 }
 
 // stop returns how many datagrams were sent and received.

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
 // programsOn returns what the kernel says is attached to both sides.
@@ -20,6 +22,13 @@ func (n *Node) programsOn(tb testing.TB, index int) (ids []uint32) {
 	return ids
 }
 
+// enterNodeWithUplinks is enterNode where the kernel has what uplinks are for.
+func enterNodeWithUplinks(tb testing.TB) {
+	tb.Helper()
+	enterNode(tb)
+	testutil.RequireKernel(tb, "conntrack functions", HaveConntrack())
+}
+
 func (n *Node) uplinkPrograms() []uint32 {
 	return []uint32{n.named(fromUplink.program).info.id, n.named(toDevice.program).info.id}
 }
@@ -27,7 +36,7 @@ func (n *Node) uplinkPrograms() []uint32 {
 func TestAnUplinkHasItsProgramsWhileThereAreEndpoints(t *testing.T) {
 	for hook, site := range sites {
 		t.Run(hook, func(t *testing.T) {
-			enterNode(t)
+			enterNodeWithUplinks(t)
 			uplink := addDevice(t, 100)
 			c := newContainer(t, 1, "10.1.0.1/24")
 			node := c.publish(t, site)
@@ -62,7 +71,7 @@ func TestAnUplinkHasItsProgramsWhileThereAreEndpoints(t *testing.T) {
 }
 
 func TestAnUplinkThatIsMadeAgainIsCollected(t *testing.T) {
-	enterNode(t)
+	enterNodeWithUplinks(t)
 	first := addDevice(t, 100)
 	node := newContainer(t, 1, "10.1.0.1/24").publish(t, Site{})
 	must(t, node.AttachUplink(first, 0))
@@ -83,7 +92,7 @@ func TestAnUplinkThatIsMadeAgainIsCollected(t *testing.T) {
 func TestAnUplinkFollowsAReplacement(t *testing.T) {
 	for hook, site := range sites {
 		t.Run(hook, func(t *testing.T) {
-			enterNode(t)
+			enterNodeWithUplinks(t)
 			uplink := addDevice(t, 100)
 			c := newContainer(t, 1, "10.1.0.1/24")
 			old := c.publish(t, site)

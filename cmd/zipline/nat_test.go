@@ -168,6 +168,7 @@ var natCases = []trafficCase{
 // testService is the trap of the direct tier: the reply of a neighbour has to
 // come back through the translation, though the two are neighbours.
 func testService(t *testing.T, top *topology) {
+	top.requireLookup(t)
 	pods := top.attachAll(network{}, 2)
 	for _, f := range families {
 		_ = pods[1].ServeTCP(t, netip.AddrPortFrom(f.addr(pods[1]), 80))

@@ -4,6 +4,7 @@ package main_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -15,10 +16,12 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
+	"github.com/vishvananda/netlink"
 
 	"github.com/zipline-cni/zipline/internal/reference"
 	"github.com/zipline-cni/zipline/internal/testrig"
 	"github.com/zipline-cni/zipline/internal/testutil"
+	"github.com/zipline-cni/zipline/loader"
 )
 
 // variant is a plugin and the way it forwards.
@@ -124,6 +127,37 @@ func (top *topology) explain() {
 	if err := os.WriteFile(file, []byte(text.String()), 0o644); err != nil {
 		top.tb.Logf("explain failure: %v", err)
 	}
+}
+
+// requireLookup skips a test of tier direct that needs the lookup in conntrack:
+// asked for by name, the tier does without (docs/architecture.md).
+func (top *topology) requireLookup(t *testing.T) {
+	t.Helper()
+	if top.v == directTier {
+		testutil.RequireKernel(t, "conntrack functions", loader.HaveConntrack())
+	}
+}
+
+// requireSysctl skips a test on a kernel without a sysctl that zipline needs.
+func (top *topology) requireSysctl(t *testing.T, key string) {
+	t.Helper()
+	if _, ok := top.Node.Sysctl(t, key); !ok {
+		testutil.RequireKernel(t, key, os.ErrNotExist)
+	}
+}
+
+// requireBigTCP skips a test on a kernel whose devices send no IPv4 packet above
+// 64 KiB: it ignores the attribute.
+func (top *topology) requireBigTCP(t *testing.T) {
+	t.Helper()
+	err := top.Node.Do(func() error {
+		uplink, err := netlink.LinkByName(testrig.Uplink)
+		if err == nil && uplink.Attrs().GSOIPv4MaxSize == 0 {
+			err = errors.New("devices have no gso_ipv4_max_size")
+		}
+		return err
+	})
+	testutil.RequireKernel(t, "BIG TCP for IPv4", err)
 }
 
 // pluginPath lists the directories with the variant's plugin and its companions.

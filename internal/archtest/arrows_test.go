@@ -32,6 +32,9 @@ var arrows = map[string][]string{
 	"internal/demo":      {"internal/testrig", "internal/reference", "internal/tbrun", "internal/testutil", "loader", "bpf"},
 	"internal/testrig":   {"internal/testutil"},
 	"internal/reference": {"internal/testutil"},
+
+	"internal/kernels":       {"internal/reference", "internal/tbrun", "internal/kernels/plan"},
+	"internal/kernels/guest": {"loader", "bpf", "internal/kernels/plan"},
 }
 
 type goPackage struct {

@@ -22,6 +22,10 @@ import (
 // with.
 const Version = "v1.9.1"
 
+// prebuilt is the environment variable that names a directory with all of the
+// executables, where there is no Go to build them with.
+const prebuilt = "ZIPLINE_TEST_BIN"
+
 const module = "github.com/containernetworking/plugins/plugins/"
 
 // programs are the import paths below module of the plugins that are built.
@@ -36,6 +40,9 @@ var programs = []string{
 // the first time the module proxy or a filled module cache.
 func Plugins(tb testing.TB) string {
 	tb.Helper()
+	if dir := os.Getenv(prebuilt); dir != "" {
+		return dir
+	}
 	dir, err := plugins()
 	if err != nil {
 		tb.Fatal(err)
@@ -49,6 +56,9 @@ func Plugins(tb testing.TB) string {
 // processes may execute it meanwhile.
 func BuildZipline(tb testing.TB) string {
 	tb.Helper()
+	if dir := os.Getenv(prebuilt); dir != "" {
+		return filepath.Join(dir, "zipline")
+	}
 	ziplineOnce.Do(func() { ziplinePath, errZipline = buildZipline(testutil.RepoRoot(tb)) })
 	if errZipline != nil {
 		tb.Fatal(errZipline)
@@ -65,7 +75,7 @@ var (
 )
 
 func buildPlugins() (string, error) {
-	dir, err := cacheDir()
+	dir, err := CacheDir()
 	if err != nil {
 		return "", err
 	}
@@ -107,7 +117,7 @@ func buildPlugins() (string, error) {
 }
 
 func buildZipline(root string) (string, error) {
-	dir, err := cacheDir()
+	dir, err := CacheDir()
 	if err != nil {
 		return "", err
 	}
@@ -152,8 +162,8 @@ func goCommand(dir string, args []string, env ...string) error {
 	return nil
 }
 
-// cacheDir returns this project's directory in the user's cache and creates it.
-func cacheDir() (string, error) {
+// CacheDir returns this project's directory in the user's cache and creates it.
+func CacheDir() (string, error) {
 	base, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("find cache directory: %w", err)

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -22,10 +23,22 @@ import (
 
 // Timeout is how long a client waits for an answer that should come. It is far
 // above any delay of a working path, and costs nothing there.
-const Timeout = 3 * time.Second
+var Timeout = 3 * time.Second * Slowness
 
 // Patience is how long a client waits for an answer that should not come.
-const Patience = 400 * time.Millisecond
+var Patience = 400 * time.Millisecond * Slowness
+
+// Slowness is how much longer this machine may take than a real one: what
+// internal/kernels emulates sets ZIPLINE_TEST_SLOWNESS.
+var Slowness = slowness()
+
+func slowness() time.Duration {
+	factor, err := strconv.Atoi(os.Getenv("ZIPLINE_TEST_SLOWNESS"))
+	if err != nil || factor < 1 {
+		return 1
+	}
+	return time.Duration(factor)
+}
 
 // Socket says how a client's packets look. The zero value is an ordinary socket.
 type Socket struct {
