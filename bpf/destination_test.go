@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -200,7 +201,30 @@ func TestNodesWithPolicies(t *testing.T) {
 		}
 		return nil
 	}
+	uplinks := func(u *ZiplineUplink, prepare func(*world) error) func(*world) error {
+		return func(w *world) error {
+			if u == nil {
+				return w.objs.Uplinks.Delete(uint32(w.uplink.index))
+			}
+			return errors.Join(w.objs.Uplinks.Put(uint32(w.uplink.index), *u), prepare(w))
+		}
+	}
+	wayBack := func(*world) error { // of what comes in by the uplink
+		plain, err := netlink.LinkByName("plain0")
+		if err != nil {
+			return err
+		}
+		for i, bits := range []int{32, 128} {
+			dst := ipNet(netip.PrefixFrom(remote[i], bits))
+			err = errors.Join(err, netlink.RouteAdd(&netlink.Route{Dst: dst, LinkIndex: plain.Attrs().Index}), addNeighbor(plain.Attrs().Index, remote[i]))
+		}
+		return err
+	}
+	nothing := func(*world) error { return nil }
+	several := &ZiplineUplink{Several: 1}
 	const (
+		none  = ZiplineReasonREASON_NEXT_NOT_UPLINK
+		back  = ZiplineReasonREASON_NEXT_REVERSE_PATH
 		rules = ZiplineReasonREASON_NEXT_POLICY_ROUTES
 		ipsec = ZiplineReasonREASON_NEXT_XFRM
 		route = ZiplineReasonREASON_NEXT_ROUTE
@@ -219,6 +243,11 @@ func TestNodesWithPolicies(t *testing.T) {
 		{"next hops by ports, ipv4", set("ipv4/fib_multipath_hash_policy"), rules, 0, 0},
 		{"next hops by ports, ipv6", set("ipv6/fib_multipath_hash_policy"), rules, 0, 0},
 		{"devices that do not forward", noForwarding, route, 0, 0},
+		{"several uplinks", uplinks(several, nothing), 0, 0, 0},
+		{"several uplinks, and rules", uplinks(several, rule(unix.AF_INET6, any6)), rules, rules, 0},
+		{"several uplinks, and another way back", uplinks(several, wayBack), none, back, 0},
+		{"one uplink, and another way back", uplinks(&ZiplineUplink{}, wayBack), none, 0, 0},
+		{"a device that is no uplink any more", uplinks(nil, nothing), none, none, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newTrackingWorld(t)

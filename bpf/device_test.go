@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -296,4 +297,28 @@ func TestWithoutConntrackNothingIsAdmitted(t *testing.T) {
 	e := w.flows()["from outside to a container"].entry(unix.IPPROTO_TCP, false)
 	w.add(t, e)
 	w.wantNotAdmitted(t, e, ZiplineReasonREASON_NEXT_UNTRACKED)
+}
+
+// A timeout in jiffies that is no 31 bit number of milliseconds cannot be handed
+// to the kernel.
+func TestTimeoutsThatAreTooLongAreLeftAlone(t *testing.T) {
+	w := newTrackingWorld(t)
+	for _, c := range []struct {
+		seconds uint32
+		want    Reason
+	}{{2_000_000, ZiplineReasonREASON_NEXT_ADMITTED}, {2_200_000, ZiplineReasonREASON_NEXT_TIMEOUT}} {
+		err := w.do(func() error {
+			return os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established", fmt.Append(nil, c.seconds), 0o600)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := w.flows()["from a container to another"].entry(unix.IPPROTO_TCP, false)
+		e.timeout = c.seconds
+		w.add(t, e)
+		p := e.packet(w, original, true)
+		got := w.runHook(t, HookDevice, p.bytes(), p.context(), staging{tcIndex: admitWord | original})
+		w.wantReason(t, got, c.want, len(p.bytes()))
+		w.remove(t, e)
+	}
 }

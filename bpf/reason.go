@@ -131,7 +131,6 @@ var reasonNames = map[Reason]string{
 	ZiplineReasonREASON_NEXT_NONLINEAR:       "headers not in the linear part",
 	ZiplineReasonREASON_NEXT_ADMITTED:        "came through the stack, flow admitted",
 	ZiplineReasonREASON_NEXT_TIMEOUT:         "timeout that conntrack did not choose",
-	ZiplineReasonREASON_NEXT_OTHER_FLOW:      "in a packet of another flow",
 	ZiplineReasonREASON_NEXT_REVERSE_PATH:    "by another uplink than its answer",
 	ZiplineReasonREASON_NEXT_OWN_SOURCE:      "from outside with the source of a container here",
 }

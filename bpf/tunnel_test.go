@@ -81,10 +81,11 @@ func (w *world) setTunnel(t *testing.T) (*peer, error) {
 			return err
 		}
 		l, err := link.AttachTCX(link.TCXOptions{Program: w.objs.FromUplink, Interface: vxlan.Index, Attach: ebpf.AttachTCXIngress})
-		if err == nil {
-			t.Cleanup(func() { _ = l.Close() })
+		if err != nil {
+			return err
 		}
-		return err
+		t.Cleanup(func() { _ = l.Close() })
+		return w.objs.Uplinks.Put(uint32(vxlan.Index), ZiplineUplink{})
 	})
 }
 

@@ -97,7 +97,6 @@ const (
 	ZiplineReasonREASON_NEXT_TIMEOUT         ZiplineReason = 100
 	ZiplineReasonREASON_NEXT_OWN_SOURCE      ZiplineReason = 101
 	ZiplineReasonREASON_NEXT_REVERSE_PATH    ZiplineReason = 102
-	ZiplineReasonREASON_NEXT_OTHER_FLOW      ZiplineReason = 103
 )
 
 type ZiplineUplink struct {

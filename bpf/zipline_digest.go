@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "2509e3af2591ec59ae29b5320839f821"
+const digest = "900606a9f97bd5291c4f75e39a6c2315"

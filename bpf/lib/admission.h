@@ -158,9 +158,6 @@ static __always_inline int conntrack_observe(struct __sk_buff *skb, const struct
 	if (!ct)
 		return -REASON_NEXT_UNTRACKED;
 	ret = conntrack_carried(ct, pkt);
-	/* What was found is the answer's direction. The mark of a tunnel's packet stays on what was in it. */
-	if (!ret && !(directions & 1 << !opts.dir))
-		ret = -REASON_NEXT_OTHER_FLOW;
 	if (!ret)
 		ret = conntrack_admit(ct, pkt->protocol, directions);
 	bpf_ct_release(ct);

@@ -71,7 +71,6 @@ enum reason {
 	REASON_NEXT_TIMEOUT = 100, /* entry's timeout is not conntrack's own */
 	REASON_NEXT_OWN_SOURCE = 101, /* from outside, with the source address of a container here */
 	REASON_NEXT_REVERSE_PATH = 102, /* came in by another uplink than the answer goes out by */
-	REASON_NEXT_OTHER_FLOW = 103, /* came through the stack inside a packet of another flow */
 };
 
 /* Reasons that a program can count; the counters map has a row for each. */

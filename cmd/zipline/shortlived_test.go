@@ -65,13 +65,13 @@ func TestEntriesCloseWithTheirConnections(t *testing.T) {
 
 // thousands says where the many connections are made: once outside and once on
 // the node, where eBPF carries them.
-func thousands(v variant, w way, f family) bool {
+func thousands(v variant, w crossing, f family) bool {
 	return v == trackedTier && (w.name == "to outside" && f.nft == "ip" || w.neighbours && f.nft == "ip6")
 }
 
 // wantClosed makes connections along a way and waits until none is left in
 // state ESTABLISHED.
-func (top *topology) wantClosed(t *testing.T, w way, f family, pods []*pod, e ending) {
+func (top *topology) wantClosed(t *testing.T, w crossing, f family, pods []*pod, e ending) {
 	t.Helper()
 	port := nextPort()
 	from, to := w.ends(top, pods)
@@ -189,12 +189,12 @@ func connectOnce(dst netip.AddrPort, source uint16, e ending) error {
 	}
 	buf := make([]byte, exchangeSize)
 	for range e.exchanges {
-		if err := exchange(fd, buf); err != nil {
+		if err := exchangeRaw(fd, buf); err != nil {
 			return err
 		}
 	}
 	if e.serverResets {
-		if err := exchange(fd, buf); !errors.Is(err, unix.ECONNRESET) {
+		if err := exchangeRaw(fd, buf); !errors.Is(err, unix.ECONNRESET) {
 			return fmt.Errorf("the server did not reset the connection: %w", err)
 		}
 	}
@@ -204,7 +204,7 @@ func connectOnce(dst netip.AddrPort, source uint16, e ending) error {
 	return nil
 }
 
-func exchange(fd int, buf []byte) error {
+func exchangeRaw(fd int, buf []byte) error {
 	if _, err := unix.Write(fd, buf); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}

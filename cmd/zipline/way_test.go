@@ -19,8 +19,8 @@ import (
 // honest are the tiers in which a drop rule has to end every flow.
 var honest = []variant{kernelTier, trackedTier}
 
-// way is how a flow crosses the node.
-type way struct {
+// crossing is how a flow crosses the node.
+type crossing struct {
 	name string
 	// neighbours says that in tier direct the stack never sees this.
 	neighbours bool
@@ -33,7 +33,7 @@ func firstPod(f family, pods []*pod) netip.Addr { return f.addr(pods[0]) }
 
 // ways are all that a flow of a container can cross the node. Those through the
 // node's address and the service's need [topology.publish].
-var ways = []way{
+var ways = []crossing{
 	{
 		name: "to outside",
 		ends: func(top *topology, pods []*pod) (from, to *testrig.Namespace) { return &pods[0].Namespace, top.Outside },
@@ -62,14 +62,14 @@ const begin = 10 * time.Second
 
 // Ports of streams: each has one of its own, by which rules and entries know it.
 const (
-	firstPort, lastPort = 20000, 29999
+	firstStreamPort, lastStreamPort = 20000, 29999
 	streamPorts         = "20000-29999"
 )
 
 var ports atomic.Uint32
 
 // nextPort returns a port that no other stream of the process has.
-func nextPort() uint16 { return uint16(firstPort + ports.Add(1)%(lastPort-firstPort)) }
+func nextPort() uint16 { return uint16(firstStreamPort + ports.Add(1)%(lastStreamPort-firstStreamPort)) }
 
 // publish leads the streams' ports of the node and of the service address to a
 // container, as somebody's rules do.
@@ -80,11 +80,11 @@ func (top *topology) publish(t *testing.T, f family, to netip.Addr) {
 		type nat hook prerouting priority dstnat
 		%[1]s daddr { %[2]s, %[3]s } meta l4proto { tcp, udp } th dport %[4]d-%[5]d dnat to %[6]s
 	}
-}`, f.nft, f.node, f.service, firstPort, lastPort, to), "nft", "-f", "-")
+}`, f.nft, f.node, f.service, firstStreamPort, lastStreamPort, to), "nft", "-f", "-")
 }
 
 // stream starts a stream along a way, to a port of its own.
-func (top *topology) stream(t *testing.T, w way, f family, pods []*pod, spec streamSpec) *stream {
+func (top *topology) stream(t *testing.T, w crossing, f family, pods []*pod, spec streamSpec) *stream {
 	t.Helper()
 	if spec.port == 0 {
 		spec.port = nextPort()

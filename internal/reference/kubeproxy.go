@@ -41,7 +41,7 @@ func buildKubeProxy(root string, short bool) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("build kube-proxy: %w", err)
 	}
-	dir, err := cacheDir()
+	dir, err := CacheDir()
 	if err != nil {
 		return "", err
 	}
