@@ -32,7 +32,7 @@ var staysOnNode = []*regexp.Regexp{
 	regexp.MustCompile(`^route anycast \S+ dev uplink0 `),
 	regexp.MustCompile(`^sysctl ipv4/conf/[^/]+/accept_redirects = `),
 	// Design section 3: conntrack's view of a window goes stale.
-	regexp.MustCompile(`^sysctl netfilter/nf_conntrack_tcp_be_liberal = `),
+	regexp.MustCompile(`^sysctl netfilter/nf_conntrack_tcp_(be_liberal|ignore_invalid_rst) = `),
 }
 
 // elementOf finds nft elements, which none of staysOnNode may excuse.
