@@ -63,13 +63,15 @@ const begin = 10 * time.Second
 // Ports of streams: each has one of its own, by which rules and entries know it.
 const (
 	firstStreamPort, lastStreamPort = 20000, 29999
-	streamPorts         = "20000-29999"
+	streamPorts                     = "20000-29999"
 )
 
 var ports atomic.Uint32
 
 // nextPort returns a port that no other stream of the process has.
-func nextPort() uint16 { return uint16(firstStreamPort + ports.Add(1)%(lastStreamPort-firstStreamPort)) }
+func nextPort() uint16 {
+	return uint16(firstStreamPort + ports.Add(1)%(lastStreamPort-firstStreamPort))
+}
 
 // publish leads the streams' ports of the node and of the service address to a
 // container, as somebody's rules do.
