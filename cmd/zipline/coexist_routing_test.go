@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -163,9 +164,12 @@ func TestMultipath(t *testing.T) {
 					}
 				}
 				awaitEach(t, streams, "begins", begin, func(s *stream) bool { return s.back.bytes.Load() > 20*streamSize })
+				// IPv6 hashes the flow label as well, of which an answer tells nothing:
+				// whether it came in by the right uplink is then the stack's to say.
+				ipv4 := slices.DeleteFunc(slices.Clone(streams), func(s *stream) bool { return !strings.HasPrefix(s.name, "IPv4") })
 				if policy == "0" {
-					top.account(t, streams...)
-					top.wantCarried(t, streams...)
+					top.account(t, ipv4...)
+					top.wantCarried(t, ipv4...)
 				}
 				sniffers := []*testrig.Sniffer{top.Outside.Sniff(t, testrig.Uplink), top.Outside.Sniff(t, secondUplink)}
 				wantUndisturbed(t, streams, "they began")
