@@ -85,11 +85,14 @@ func addToRuleset(s *Spec) (err error) {
 	}
 	defer func() { err = errors.Join(err, rules.Close()) }()
 	add := func() error { return addElements(rules, s) }
-	if err = add(); !errors.Is(err, nat.ErrNoTable) {
-		return err
-	}
-	if err := installRuleset(rules); err != nil {
-		return err
+	// Many first ADDs at once: what one installs another may see unfinished.
+	for range 5 {
+		if err = add(); !errors.Is(err, nat.ErrNoTable) {
+			return err
+		}
+		if err := installRuleset(rules); err != nil {
+			return err
+		}
 	}
 	return add()
 }
