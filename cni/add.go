@@ -61,10 +61,7 @@ func undoAdd(c *Config, args *skel.CmdArgs, manager manager, leased *lease) erro
 		hints = leased.hints()
 		hints.Leases = true
 	}
-	if err := datapath.Remove(attachment(c, args), hints); err != nil {
-		return err
-	}
-	return manager.del()
+	return datapath.Remove(attachment(c, args), hints, manager.del)
 }
 
 // pair describes the veth pair that the configuration asks for.

@@ -58,13 +58,11 @@ func isConfigError(err error) bool {
 // address must not be leased again while anything of its last owner is left.
 func removeAttachment(c *Config, args *skel.CmdArgs, m manager) error {
 	hints, err := delHints(c, m)
-	if err := errors.Join(err, datapath.Remove(attachment(c, args), hints)); err != nil {
-		return err
+	var release func() error
+	if m != nil && err == nil {
+		release = m.del
 	}
-	if m == nil {
-		return nil
-	}
-	return m.del()
+	return errors.Join(err, datapath.Remove(attachment(c, args), hints, release))
 }
 
 // delHints collects what is known of the addresses beside the kernel's

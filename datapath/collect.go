@@ -38,7 +38,7 @@ func Collect(network string, valid []Attachment, subnets []netip.Prefix) error {
 		attrs := link.Attrs()
 		if isOurs(attrs) && ofNetwork(attrs.Name, attrs.Alias, network) && !keep[attrs.Name] {
 			owner := nat.Owner{Device: attrs.Name, Network: network}
-			errs = append(errs, remove(owner, Hints{Subnets: subnets}))
+			errs = append(errs, remove(owner, Hints{Subnets: subnets}, nil))
 			continue
 		}
 		alive[attrs.Name] = true

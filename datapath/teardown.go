@@ -29,17 +29,20 @@ type Hints struct {
 	Leases bool
 }
 
-// Remove removes everything of the attachment that it finds by name: map
-// entries first, so that nothing is sent to a device that goes, then the
-// device with its routes, addresses and programs, the elements of the
-// ruleset, conntrack entries, and what the subnet has once when this was its
-// last endpoint. What is gone already is no error. It goes on after an error
-// and returns all of them joined.
-func Remove(a Attachment, hints Hints) error {
-	return remove(a.owner(), hints)
+// Remove removes everything of the attachment that it finds by name: the map
+// entries, the device with its routes, addresses and programs, the elements of
+// the ruleset, conntrack entries, and what the subnet has once when this was its
+// last endpoint. What is gone already is no error. It goes on after an error and
+// returns all of them joined.
+//
+// release (nil for none) gives the addresses back. It is called when nothing of
+// the attachment is left to be seen, and never after an error; the kernel's wait
+// for the end of the device goes on beside it.
+func Remove(a Attachment, hints Hints, release func() error) error {
+	return remove(a.owner(), hints, release)
 }
 
-func remove(owner nat.Owner, hints Hints) error {
+func remove(owner nat.Owner, hints Hints, release func() error) error {
 	var errs []error
 	index, err := deviceIndex(owner.Device)
 	if err != nil {
@@ -48,19 +51,25 @@ func remove(owner nat.Owner, hints Hints) error {
 	held, err := heldAddresses(owner, index, hints)
 	errs = append(errs, err)
 	addresses := sortedAddrs(append(held, hints.Addresses...))
-	errs = append(errs, unpublish(index, owner.Device, addresses))
+	node, err := publishedMaps(index)
+	// First, so that nothing is sent to a device that goes.
+	errs = append(errs, err, unpublish(node, index, owner.Device, addresses))
+	// The rest is done beside the wait for the device's end, which is nearly all
+	// of the time.
 	deletion := deleteDevice(owner.Device, index)
-	errs = append(errs, deletion.unlisted())
+	errs = append(errs, leaveMaps(node), deletion.unlisted())
 	// Only now, so that nothing of the container's leaves untranslated. The
-	// socket's close waits for a grace period, like the end of the deletion:
-	// both run beside the rest.
+	// socket's close waits for a grace period, so it runs beside the rest.
 	elements := make(chan error, 1)
 	go func() { elements <- removeElements(owner, addresses) }()
 	freed, err := unclaimed(addresses)
 	errs = append(errs, err)
 	_, err = conntrack.DeleteAddresses(freed...)
-	errs = append(errs, err, <-elements, releaseSubnets(freed, hints.Subnets), deletion.done())
-	return errors.Join(errs...)
+	errs = append(errs, err, <-elements, releaseSubnets(freed, hints.Subnets))
+	if release != nil && errors.Join(errs...) == nil {
+		errs = append(errs, release())
+	}
+	return errors.Join(append(errs, deletion.done())...)
 }
 
 // deviceIndex returns the ifindex of a device, 0 when there is none.
@@ -121,20 +130,25 @@ func addressesOf(index int) ([]netip.Addr, error) {
 	return addresses, nil
 }
 
-// unpublish takes the addresses out of the endpoints map where the entry is
-// the device's, or that of a device which is gone.
-func unpublish(index int, device string, addresses []netip.Addr) (err error) {
+// publishedMaps opens the maps that the device may have entries in; nil where
+// there are none. Without pins they are found by the device's own programs.
+func publishedMaps(index int) (*loader.Node, error) {
 	if index == 0 && !loader.Recorded() {
-		return nil
+		return nil, nil
 	}
 	node, err := loader.Find(index)
 	if errors.Is(err, loader.ErrNotLoaded) {
+		return nil, nil
+	}
+	return node, err
+}
+
+// unpublish takes the addresses out of the endpoints map where the entry is
+// the device's, or that of a device which is gone.
+func unpublish(node *loader.Node, index int, device string, addresses []netip.Addr) error {
+	if node == nil {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, node.Close()) }()
 	var errs []error
 	for _, addr := range addresses {
 		ep, err := node.Lookup(addr)
@@ -145,14 +159,25 @@ func unpublish(index int, device string, addresses []netip.Addr) (err error) {
 			continue
 		}
 		if err == nil {
-			err = errors.Join(node.Delete(addr, ep.IfIndex), node.Forget(ep.IfIndex))
+			err = node.Delete(addr, ep.IfIndex)
+		}
+		if err == nil && ep.IfIndex != index {
+			err = node.Forget(ep.IfIndex)
 		}
 		errs = append(errs, err)
 	}
 	if index != 0 {
 		errs = append(errs, node.Forget(index))
 	}
-	return errors.Join(append(errs, node.ReleaseUplinks())...)
+	return errors.Join(errs...)
+}
+
+// leaveMaps takes the programs off the uplinks when no endpoint is left.
+func leaveMaps(node *loader.Node) error {
+	if node == nil {
+		return nil
+	}
+	return errors.Join(node.ReleaseUplinks(), node.Close())
 }
 
 // isDevice says whether the index is this device's or nobody's any more.
