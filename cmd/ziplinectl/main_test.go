@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+// execute runs a command line and returns its exit code and what it wrote.
+func execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(args, streams{out: &out, err: &errs})
+	return code, out.String(), errs.String()
+}
+
+func TestUsageErrors(t *testing.T) {
+	for _, line := range []string{"nope", "networks extra", "networks --nope", "networks -o yaml", "networks -o"} {
+		code, out, errs := execute(t, strings.Fields(line)...)
+		if code != exitUsage || out != "" || strings.Count(errs, "\n") != 1 {
+			t.Errorf("%q: exit code %d, stdout %q, stderr %q", line, code, out, errs)
+		}
+	}
+}
+
+func TestEveryCommandHasAnExampleAndOneLineOfHelp(t *testing.T) {
+	var visit func(c *cobra.Command)
+	visit = func(c *cobra.Command) {
+		for _, child := range c.Commands() {
+			visit(child)
+		}
+		if !c.Runnable() || !c.HasParent() {
+			return
+		}
+		if c.Short == "" || strings.HasSuffix(c.Short, ".") || !strings.Contains(c.Example, "ziplinectl") {
+			t.Errorf("%s: short %q, example %q", c.CommandPath(), c.Short, c.Example)
+		}
+	}
+	visit(newRoot(&app{}))
+}
+
+func TestHelpIsNoFailure(t *testing.T) {
+	for _, line := range []string{"", "--help", "help networks", "networks -h", "--version"} {
+		if code, out, errs := execute(t, strings.Fields(line)...); code != exitOK || out == "" || errs != "" {
+			t.Errorf("%q: exit code %d, stdout %q, stderr %q", line, code, out, errs)
+		}
+	}
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+)
+
+// The values of --output.
+const (
+	formatTable = "table"
+	formatJSON  = "json"
+)
+
+// print writes v as JSON, or as the table that rows fills. JSON field names are
+// an interface of the program (docs/cli.md); a list is never null.
+func (a *app) print(v any, rows func(t *grid)) error {
+	if a.format == formatJSON {
+		encoder := json.NewEncoder(a.out)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(v); err != nil {
+			return fmt.Errorf("write json: %w", err)
+		}
+		return nil
+	}
+	t := &grid{color: a.terminal}
+	rows(t)
+	if _, err := fmt.Fprint(a.out, t.text()); err != nil {
+		return fmt.Errorf("write table: %w", err)
+	}
+	return nil
+}
+
+// grid is a table for people: a line of headings, columns as wide as needed,
+// nothing around them, so that cut and awk work on it.
+type grid struct {
+	color bool
+	head  []string
+	rows  [][]string
+}
+
+func (g *grid) heading(cells ...string) { g.head = cells }
+func (g *grid) row(cells ...string)     { g.rows = append(g.rows, cells) }
+
+// good, bad and dim colour a cell where a person watches.
+func (g *grid) good(s string) string { return g.paint(s, text.FgGreen) }
+func (g *grid) bad(s string) string  { return g.paint(s, text.FgRed) }
+func (g *grid) dim(s string) string  { return g.paint(s, text.Faint) }
+
+func (g *grid) paint(s string, colors ...text.Color) string {
+	if !g.color || s == "" {
+		return s
+	}
+	return text.Colors(colors).Sprint(s)
+}
+
+// text returns the lines. An empty cell is a dash, so that columns can be counted.
+func (g *grid) text() string {
+	w := table.NewWriter()
+	w.SetStyle(table.Style{
+		Box:     table.BoxStyle{PaddingRight: "  "},
+		Format:  table.FormatOptions{Header: text.FormatDefault},
+		Options: table.OptionsNoBordersAndSeparators,
+	})
+	w.SuppressTrailingSpaces()
+	w.AppendHeader(cells(g.head))
+	for _, row := range g.rows {
+		w.AppendRow(cells(row))
+	}
+	if len(g.head) == 0 && len(g.rows) == 0 {
+		return ""
+	}
+	return w.Render() + "\n"
+}
+
+func cells(line []string) table.Row {
+	row := make(table.Row, len(line))
+	for i, cell := range line {
+		if cell == "" {
+			cell = "-"
+		}
+		row[i] = cell
+	}
+	return row
+}
