@@ -4,10 +4,13 @@ package main_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/zipline-cni/zipline/internal/testrig"
+	"github.com/zipline-cni/zipline/internal/testutil"
+	"github.com/zipline-cni/zipline/loader"
 )
 
 // TestMarkedFlowsStayInTheStack has rules of somebody's that mark connections:
@@ -160,10 +163,14 @@ func TestConntrackIsLiberal(t *testing.T) {
 			top.Node.SetSysctl(t, key, "0")
 			p := top.attach(network{})
 			config := withPrevResult(t, p.config, p.result)
+			value, _ := top.Node.Sysctl(t, key)
 			if v == kernelTier {
+				if value != "0" {
+					t.Errorf("%s is %s after an ADD that needs it not", key, value)
+				}
 				return
 			}
-			if value, _ := top.Node.Sysctl(t, key); value != "1" {
+			if value != "1" {
 				t.Errorf("%s is %s after ADD", key, value)
 			}
 			mustSucceed(t, "CHECK", p.Invoke(t, "CHECK", config))
@@ -171,6 +178,47 @@ func TestConntrackIsLiberal(t *testing.T) {
 			wantError(t, p.Invoke(t, "CHECK", config), codeCheckFailed, "", "nf_conntrack_tcp_be_liberal")
 			top.Node.SetSysctl(t, key, "1")
 			mustSucceed(t, "CHECK", p.Invoke(t, "CHECK", config))
+		})
+	}
+}
+
+// TestConntrackThatCannotBeLiberal attaches where the switch cannot be set: a
+// warning says that established flows stay in the stack. CHECK takes that for
+// what it is, unless they were asked for by name or the switch is on since.
+func TestConntrackThatCannotBeLiberal(t *testing.T) {
+	t.Parallel()
+	const key = "netfilter/nf_conntrack_tcp_be_liberal"
+	for forwarding, finding := range map[string]string{"auto": "", "direct": "", "tracked": key + " is not 1"} {
+		t.Run(forwarding, func(t *testing.T) {
+			t.Parallel()
+			testutil.RequireKernel(t, "conntrack functions", loader.HaveConntrack())
+			top := newTopology(t, trackedTier, testrig.Options{})
+			top.Node.SetSysctl(t, "netfilter/nf_conntrack_tcp_ignore_invalid_rst", "1")
+			top.Node.SetSysctl(t, key, "0")
+			file := "/proc/sys/net/" + key
+			top.Node.MustRun(t, "mount", "--bind", file, file)
+			top.Node.MustRun(t, "mount", "-o", "remount,bind,ro", file)
+			c, config := top.container(), network{keys: map[string]any{"forwarding": forwarding}}.config(top.v)
+			reply := c.Invoke(t, "ADD", config)
+			if err := reply.Err(); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(reply.Stderr, "stay in the stack") {
+				t.Errorf("stderr %q; want a warning", reply.Stderr)
+			}
+			p := newPod(t, c, config, parseResult(t, reply.Stdout))
+			for _, f := range families {
+				reach(t, &p.Namespace, top.Outside, f.outside)
+			}
+			config = withPrevResult(t, p.config, p.result)
+			if finding == "" {
+				mustSucceed(t, "CHECK", p.Invoke(t, "CHECK", config))
+			} else {
+				wantError(t, p.Invoke(t, "CHECK", config), codeCheckFailed, "", finding)
+			}
+			top.Node.MustRun(t, "umount", file)
+			top.Node.SetSysctl(t, key, "1")
+			wantError(t, p.Invoke(t, "CHECK", config), codeCheckFailed, "", "keeps established flows in the stack")
 		})
 	}
 }
