@@ -18,6 +18,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/zipline-cni/zipline/internal/testrig"
 	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
@@ -211,7 +212,7 @@ func (w *world) sendUntilSeen(t *testing.T, e *entry, watch *watcher, frame []by
 	}
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
 		w.admit(t, e, original|replying)
-		if err := w.do(func() error { return sendRaw("up0p", frame) }); err != nil {
+		if err := w.do(func() error { return testrig.SendFrame("up0p", frame) }); err != nil {
 			t.Fatal(err)
 		}
 		for range 20 {
@@ -238,18 +239,4 @@ func addressed(frame []byte, addr netip.Addr) bool {
 		at = 14 + 24
 	}
 	return string(frame[at:at+addr.BitLen()/8]) == string(addr.AsSlice())
-}
-
-// sendRaw sends the frame out of the device.
-func sendRaw(device string, frame []byte) error {
-	dev, err := net.InterfaceByName(device)
-	if err != nil {
-		return err
-	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(fd) }()
-	return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: dev.Index})
 }
