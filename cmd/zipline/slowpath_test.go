@@ -35,13 +35,10 @@ func TestMarkedFlowsStayInTheStack(t *testing.T) {
 		meta l4proto . th dport @alien ct mark set ct mark or 0x20
 	}
 }`, "nft", "-f", "-")
+				top.publishAll(t, pods[0])
 				var marked, late, alien []*stream
 				for _, f := range families {
-					top.publish(t, f, f.addr(pods[0]))
-					for _, w := range ways {
-						if w.neighbours && v == directTier {
-							continue
-						}
+					for _, w := range top.stackWays() {
 						for _, protocol := range []string{"tcp", "udp"} {
 							start := func(set string) *stream {
 								port := nextPort()
@@ -90,13 +87,8 @@ func TestTimeoutPolicies(t *testing.T) {
 		meta nfproto ipv6 tcp dport `+streamPorts+` ct timeout set "short6"
 	}
 }`, "nft", "-f", "-")
-			var streams []*stream
-			for _, f := range families {
-				top.publish(t, f, f.addr(pods[0]))
-				for _, w := range ways {
-					streams = append(streams, top.stream(t, w, f, pods, streamSpec{network: "tcp"}))
-				}
-			}
+			top.publishAll(t, pods[0])
+			streams := top.streams(t, ways, pods, streamSpec{network: "tcp"})
 			wantUndisturbed(t, streams, "they began")
 			entries := top.entries(t)
 			for _, s := range streams {
@@ -117,17 +109,10 @@ func TestDeletionUnderTraffic(t *testing.T) {
 			t.Parallel()
 			top := newTopology(t, v, testrig.Options{})
 			pods := top.attachAll(network{}, 2)
-			var all, others []*stream
-			for _, f := range families {
-				top.publish(t, f, f.addr(pods[0]))
-				for _, protocol := range []string{"tcp", "udp"} {
-					for _, w := range ways {
-						all = append(all, top.stream(t, w, f, pods, streamSpec{network: protocol}))
-					}
-					others = append(others, top.stream(t, ways[0], f, pods[1:], streamSpec{network: protocol}))
-				}
-			}
-			awaitEach(t, all, "begins", begin, func(s *stream) bool { return s.back.bytes.Load() > 20*streamSize })
+			top.publishAll(t, pods[0])
+			all := top.streams(t, ways, pods, bothProtocols...)
+			others := top.streams(t, ways[:1], pods[1:], bothProtocols...)
+			awaitBegin(t, all)
 			top.del(pods[0])
 			deleted := time.Now()
 			for time.Since(deleted) < 2*time.Second {
