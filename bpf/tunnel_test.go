@@ -8,13 +8,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -81,11 +79,9 @@ func (w *world) setTunnel(t *testing.T) (*peer, error) {
 		if err := netlink.LinkSetUp(vxlan); err != nil {
 			return err
 		}
-		l, err := link.AttachTCX(link.TCXOptions{Program: w.objs.FromUplink, Interface: vxlan.Index, Attach: ebpf.AttachTCXIngress})
-		if err != nil {
+		if err := attachIngress(t, w.objs.FromUplink, vxlan.Index); err != nil {
 			return err
 		}
-		t.Cleanup(func() { _ = l.Close() })
 		return w.objs.Uplinks.Put(uint32(vxlan.Index), ZiplineUplink{})
 	})
 }
@@ -151,7 +147,6 @@ func (w *world) watchContainer(t *testing.T, p *peer) *watcher {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runtime.KeepAlive(notes)
 	return &watcher{notes}
 }
 
@@ -196,11 +191,7 @@ func watch(t *testing.T, device string, notes *ebpf.Map) error {
 	if err := netlink.LinkSetUp(end); err != nil {
 		return err
 	}
-	l, err := link.AttachTCX(link.TCXOptions{Program: program, Interface: end.Attrs().Index, Attach: ebpf.AttachTCXIngress})
-	if err == nil {
-		t.Cleanup(func() { _ = l.Close() })
-	}
-	return err
+	return attachIngress(t, program, end.Attrs().Index)
 }
 
 // sendUntilSeen sends the frame from outside until the container gets one with

@@ -17,13 +17,7 @@ import (
 // A test run makes linear packets only. This one comes off a wire.
 func TestHeadersThatAreNotLinearAreNotRewritten(t *testing.T) {
 	w := newTrackingWorld(t)
-	err := w.do(func() error {
-		l, err := link.AttachTCX(link.TCXOptions{Program: w.objs.FromUplink, Interface: w.uplink.index, Attach: ebpf.AttachTCXIngress})
-		if err == nil {
-			t.Cleanup(func() { _ = l.Close() })
-		}
-		return err
-	})
+	err := w.do(func() error { return attachIngress(t, w.objs.FromUplink, w.uplink.index) })
 	if errors.Is(err, ebpf.ErrNotSupported) {
 		testutil.RequireKernel(t, "tcx (6.6)", err)
 	}
@@ -45,4 +39,14 @@ func TestHeadersThatAreNotLinearAreNotRewritten(t *testing.T) {
 			}
 		}
 	})
+}
+
+// attachIngress lets a program see what comes in by a device of the calling
+// thread's namespace, until the test ends.
+func attachIngress(t *testing.T, program *ebpf.Program, index int) error {
+	l, err := link.AttachTCX(link.TCXOptions{Program: program, Interface: index, Attach: ebpf.AttachTCXIngress})
+	if err == nil {
+		t.Cleanup(func() { _ = l.Close() })
+	}
+	return err
 }
