@@ -35,39 +35,26 @@ type tallies map[bpf.Hook]tally
 // count reads the counters of the node. A node without programs has none.
 func (p *proof) count() (tallies, error) {
 	found := tallies{}
-	err := p.node.Do(func() (err error) {
-		node, err := loader.Find(0)
-		if errors.Is(err, loader.ErrNotLoaded) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, node.Close()) }()
-		counters, err := node.Counters()
+	err := p.node.Do(func() error {
+		counters, err := loader.ReadCounters()
 		for _, c := range counters {
 			found[c.Hook] = found[c.Hook].add(c)
 		}
 		return err
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, loader.ErrNotLoaded) {
 		return nil, fmt.Errorf("read counters: %w", err)
 	}
 	return found, nil
 }
 
-// add counts what belongs to traffic, not what a device says on its own account
-// (address resolution, multicast).
+// add counts what belongs to traffic.
 func (t tally) add(c loader.Counter) tally {
-	switch c.Reason {
-	case bpf.ZiplineReasonREASON_ARP_REPLY, bpf.ZiplineReasonREASON_ND_REPLY,
-		bpf.ZiplineReasonREASON_NEXT_ARP, bpf.ZiplineReasonREASON_NEXT_ND,
-		bpf.ZiplineReasonREASON_NEXT_GROUP, bpf.ZiplineReasonREASON_NEXT_STACK_SOURCE:
-		return t
-	}
-	if c.Reason.Verdict() == bpf.VerdictRedirect {
+	switch {
+	case c.Reason.OwnAccount():
+	case c.Reason.Verdict() == bpf.VerdictRedirect:
 		t.carried += c.Packets
-	} else {
+	default:
 		t.left += c.Packets
 	}
 	return t

@@ -51,6 +51,18 @@ func (r ZiplineReason) Verdict() Verdict {
 	}
 }
 
+// OwnAccount says whether packets with this reason are what a device says of its
+// own accord, and of no traffic: address resolution, multicast.
+func (r ZiplineReason) OwnAccount() bool {
+	switch r {
+	case ZiplineReasonREASON_ARP_REPLY, ZiplineReasonREASON_ND_REPLY,
+		ZiplineReasonREASON_NEXT_ARP, ZiplineReasonREASON_NEXT_ND,
+		ZiplineReasonREASON_NEXT_GROUP, ZiplineReasonREASON_NEXT_STACK_SOURCE:
+		return true
+	}
+	return false
+}
+
 // String returns the reason in words that stand alone in a list of counters.
 func (r ZiplineReason) String() string {
 	if name, ok := reasonNames[r]; ok {

@@ -8,16 +8,15 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/zipline-cni/zipline/internal/testrig"
 	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
@@ -80,11 +79,9 @@ func (w *world) setTunnel(t *testing.T) (*peer, error) {
 		if err := netlink.LinkSetUp(vxlan); err != nil {
 			return err
 		}
-		l, err := link.AttachTCX(link.TCXOptions{Program: w.objs.FromUplink, Interface: vxlan.Index, Attach: ebpf.AttachTCXIngress})
-		if err != nil {
+		if err := attachIngress(t, w.objs.FromUplink, vxlan.Index); err != nil {
 			return err
 		}
-		t.Cleanup(func() { _ = l.Close() })
 		return w.objs.Uplinks.Put(uint32(vxlan.Index), ZiplineUplink{})
 	})
 }
@@ -150,7 +147,6 @@ func (w *world) watchContainer(t *testing.T, p *peer) *watcher {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runtime.KeepAlive(notes)
 	return &watcher{notes}
 }
 
@@ -195,11 +191,7 @@ func watch(t *testing.T, device string, notes *ebpf.Map) error {
 	if err := netlink.LinkSetUp(end); err != nil {
 		return err
 	}
-	l, err := link.AttachTCX(link.TCXOptions{Program: program, Interface: end.Attrs().Index, Attach: ebpf.AttachTCXIngress})
-	if err == nil {
-		t.Cleanup(func() { _ = l.Close() })
-	}
-	return err
+	return attachIngress(t, program, end.Attrs().Index)
 }
 
 // sendUntilSeen sends the frame from outside until the container gets one with
@@ -211,7 +203,7 @@ func (w *world) sendUntilSeen(t *testing.T, e *entry, watch *watcher, frame []by
 	}
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
 		w.admit(t, e, original|replying)
-		if err := w.do(func() error { return sendRaw("up0p", frame) }); err != nil {
+		if err := w.do(func() error { return testrig.SendFrame("up0p", frame) }); err != nil {
 			t.Fatal(err)
 		}
 		for range 20 {
@@ -238,18 +230,4 @@ func addressed(frame []byte, addr netip.Addr) bool {
 		at = 14 + 24
 	}
 	return string(frame[at:at+addr.BitLen()/8]) == string(addr.AsSlice())
-}
-
-// sendRaw sends the frame out of the device.
-func sendRaw(device string, frame []byte) error {
-	dev, err := net.InterfaceByName(device)
-	if err != nil {
-		return err
-	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(fd) }()
-	return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: dev.Index})
 }

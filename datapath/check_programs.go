@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/zipline-cni/zipline/loader"
 )
@@ -26,16 +27,23 @@ func (c *checker) checkPrograms() (err error) {
 	if err := node.Attached(index); err != nil {
 		c.find("program on "+c.spec.Device(), readd, "%v", err)
 	}
+	tracked := false
 	for _, a := range c.spec.Addresses {
-		if err := c.checkEntry(node, index, a); err != nil {
+		entry, err := c.checkEntry(node, index, a)
+		if err != nil {
 			return err
 		}
+		tracked = tracked || entry.Tracked
 	}
-	if !node.TracksFlows() {
+	switch off := switchedOff(); {
+	case !node.TracksFlows():
 		c.checkTier()
-		return nil
+	case tracked:
+		c.checkTracking(node, off)
+	case len(off) > 0 && c.spec.Forwarding == ForwardingTracked:
+		c.find("forwarding of "+c.spec.Device(), "sysctl -w net/"+off[0]+"=1, then "+readd, "falls back to the kernel's own: net/%s is not 1", off[0])
 	}
-	return c.checkTracking(node)
+	return nil
 }
 
 // checkTier reports a mode that was asked for by name and cannot be had. What
@@ -54,31 +62,34 @@ func (c *checker) checkTier() {
 	}
 }
 
+// switchedOff returns those conntrackSwitches that are not 1. ADD sets them; where
+// it cannot, established flows stay in the stack.
+func switchedOff() []string {
+	return slices.DeleteFunc(slices.Clone(conntrackSwitches), func(name string) bool { return sysctlIs(name, "1") })
+}
+
 // checkTracking looks at what the flows with the outside need, and mends what
 // is the node's and not the endpoint's: an uplink that was made again.
-func (c *checker) checkTracking(node *loader.Node) error {
-	for _, name := range conntrackSwitches {
-		if !sysctlIs(name, "1") {
-			c.find("sysctl net/"+name, "sysctl -w net/"+name+"=1", "is not 1: conntrack may call carried connections invalid")
-		}
+func (c *checker) checkTracking(node *loader.Node, off []string) {
+	for _, name := range off {
+		c.find("sysctl net/"+name, "sysctl -w net/"+name+"=1", "is not 1: conntrack may call carried connections invalid")
 	}
 	if err := c.spec.attachUplinks(node); err != nil {
 		c.find("uplinks", readd, "%v", err)
 	}
-	return nil
 }
 
-// checkEntry compares the map entry of an address. The container's MAC may
-// have been changed by a later plugin and is not compared.
-func (c *checker) checkEntry(node *loader.Node, index int, a Address) error {
+// checkEntry compares the map entry of an address, and returns it. The
+// container's MAC may have been changed by a later plugin and is not compared.
+func (c *checker) checkEntry(node *loader.Node, index int, a Address) (loader.Endpoint, error) {
 	object := "endpoint map entry " + a.Addr().String()
 	entry, err := node.Lookup(a.Addr())
 	if errors.Is(err, loader.ErrNotFound) {
 		c.find(object, readd, "is missing")
-		return nil
+		return entry, nil
 	}
 	if err != nil {
-		return err
+		return entry, err
 	}
 	s := c.spec
 	switch {
@@ -92,12 +103,12 @@ func (c *checker) checkEntry(node *loader.Node, index int, a Address) error {
 		c.find(object, readd, "has other checks than the configuration")
 	case entry.SlowPathMark != s.SlowPathMark:
 		c.find(object, readd, "has slowPathMark %#x, not %#x", entry.SlowPathMark, s.SlowPathMark)
-	case entry.Direct && !s.mayBeDirect(node):
+	case entry.Direct && !s.mayBeDirect(entry.Tracked):
 		c.find("forwarding of "+s.Device(), readd, "containers talk past netfilter, and bridge-nf-call-iptables has been switched on since")
-	case !entry.Direct && s.mayBeDirect(node):
+	case !entry.Direct && s.mayBeDirect(entry.Tracked):
 		c.find("forwarding of "+s.Device(), readd, "netfilter sees all flows between containers, and bridge-nf-call-iptables has been switched off since")
-	case !entry.Tracked && node.TracksFlows():
+	case !entry.Tracked && node.TracksFlows() && len(switchedOff()) == 0:
 		c.find(object, readd, "keeps established flows in the stack")
 	}
-	return nil
+	return entry, nil
 }

@@ -93,7 +93,7 @@ var conntrackSwitches = []string{
 func (s *Spec) prepareTracking(node *loader.Node) (warnings []string, tracked bool) {
 	if !node.TracksFlows() {
 		reason := "established flows stay in the stack"
-		if !s.mayBeDirect(node) {
+		if !s.mayBeDirect(false) {
 			reason = "it is forwarded by the kernel"
 		}
 		return []string{fmt.Sprintf("this kernel cannot look up conntrack from eBPF: %s: %s", s.Device(), reason)}, false
@@ -106,11 +106,12 @@ func (s *Spec) prepareTracking(node *loader.Node) (warnings []string, tracked bo
 	return nil, true
 }
 
-// mayBeDirect says whether the endpoint may talk to neighbours past the stack.
-// Without conntrack lookup a reply to a translated packet cannot be told from
+// mayBeDirect says whether an endpoint whose established flows pass the stack
+// by, or do not, may talk to neighbours past it from the first packet on. Without
+// the lookup in conntrack a reply to a translated packet cannot be told from
 // others, so only the administrator's word ("direct") allows it.
-func (s *Spec) mayBeDirect(node *loader.Node) bool {
-	return s.direct() && !s.Isolated && (node.TracksFlows() || s.Forwarding == ForwardingDirect)
+func (s *Spec) mayBeDirect(tracked bool) bool {
+	return s.direct() && !s.Isolated && (tracked || s.Forwarding == ForwardingDirect)
 }
 
 func (e *Endpoint) entry(s *Spec, a Address, tracked bool) loader.Endpoint {
@@ -122,7 +123,7 @@ func (e *Endpoint) entry(s *Spec, a Address, tracked bool) loader.Endpoint {
 		HostMAC:      e.HostMAC,
 		SourceCheck:  s.SourceCheck,
 		MACCheck:     s.MACCheck,
-		Direct:       s.direct() && !s.Isolated && (tracked || s.Forwarding == ForwardingDirect),
+		Direct:       s.mayBeDirect(tracked),
 		Tracked:      tracked,
 		SlowPathMark: s.SlowPathMark,
 	}

@@ -36,8 +36,8 @@ type BigTCP string
 
 // The values of the configuration key "bigTCP".
 const (
-	// BigTCPAuto is on when every uplink can take such packets; otherwise
-	// the stack would have to segment them in software.
+	// BigTCPAuto is on when every uplink is set to take such packets, up to the
+	// least of them; otherwise the stack would have to segment them in software.
 	BigTCPAuto BigTCP = "auto"
 	BigTCPOn   BigTCP = "on"
 	BigTCPOff  BigTCP = "off"

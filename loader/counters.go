@@ -18,6 +18,17 @@ type Counter struct {
 	Bytes   uint64
 }
 
+// ReadCounters returns the counters of the calling thread's node. Returns
+// [ErrNotLoaded] where there is none.
+func ReadCounters() (_ []Counter, err error) {
+	n, err := Find(0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	return n.Counters()
+}
+
 // Counters returns the counters that are not zero, by program and reason.
 func (n *Node) Counters() (_ []Counter, err error) {
 	m, err := n.openMap(bpf.ZiplineMapCounters)

@@ -7,12 +7,12 @@
 // A node is a network namespace. There is no daemon, so three places together
 // say which set of programs and maps is the node's:
 //
-//	devices   every host veth carries the program, and the program its maps:
+//	devices   every host veth carries from_endpoint, which uses all of the maps:
 //	          they outlive every process and every mount, and decide in doubt
-//	pins      under /sys/fs/bpf/zipline/<node>/v1: quick to open, and keep the set
+//	pins      under /sys/fs/bpf/zipline/<node>/v2: quick to open, and keep the set
 //	          alive while no device has it; but a bpffs can be private to a mount
 //	          namespace (`ip netns exec` has a new one for each call)
-//	record    /run/zipline/<node>/programs: which program was published last, and
+//	record    /run/zipline/<node>/programs: which programs were published last, and
 //	          from which object file; a claim that is checked against the kernel
 //
 // [Open] takes the quick way when pins and record agree: no ELF file and no

@@ -9,13 +9,11 @@ import (
 	"net/netip"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/bpf"
 	"github.com/zipline-cni/zipline/internal/testrig"
@@ -71,58 +69,6 @@ func (w *watch) note(tb testing.TB, which int) uint64 {
 	return values[which]
 }
 
-// send sends a frame out of the container's eth0.
-func (c *container) send(frame []byte) error {
-	return c.do(func() error {
-		fd, eth0, err := packetSocket()
-		if err != nil {
-			return err
-		}
-		defer func() { _ = unix.Close(fd) }()
-		return unix.Sendto(fd, frame, 0, eth0)
-	})
-}
-
-func packetSocket() (int, *unix.SockaddrLinklayer, error) {
-	device, err := net.InterfaceByName("eth0")
-	if err != nil {
-		return -1, nil, err
-	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	return fd, &unix.SockaddrLinklayer{Ifindex: device.Index, Protocol: binary.NativeEndian.Uint16([]byte{8, 0})}, err
-}
-
-// sendFragmented sends a frame whose linear part is the Ethernet header: a
-// transmit ring makes such packets (packet_mmap(7)).
-func (c *container) sendFragmented(frame []byte) error {
-	return c.do(func() error {
-		fd, eth0, err := packetSocket()
-		if err != nil {
-			return err
-		}
-		defer func() { _ = unix.Close(fd) }()
-		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V2); err != nil {
-			return err
-		}
-		const size = 4096
-		ring := &unix.TpacketReq{Block_size: size, Block_nr: 1, Frame_size: size, Frame_nr: 1}
-		if err := unix.SetsockoptTpacketReq(fd, unix.SOL_PACKET, unix.PACKET_TX_RING, ring); err != nil {
-			return err
-		}
-		memory, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = unix.Munmap(memory) }()
-		header := (*unix.Tpacket2Hdr)(unsafe.Pointer(&memory[0]))
-		// The data begins where the address of a received packet would.
-		copy(memory[unix.TPACKET_ALIGNMENT*((unix.SizeofTpacket2Hdr+unix.TPACKET_ALIGNMENT-1)/unix.TPACKET_ALIGNMENT):], frame)
-		header.Len = uint32(len(frame))
-		header.Status = unix.TP_STATUS_SEND_REQUEST
-		return unix.Sendto(fd, nil, 0, eth0)
-	})
-}
-
 // tagged puts VLAN tags behind the MACs of a frame.
 func tagged(frame []byte, ids ...uint16) []byte {
 	out := append([]byte(nil), frame[:12]...)
@@ -167,7 +113,7 @@ func TestFramesFromTheWire(t *testing.T) {
 		{"an ipv6 header that is cut off", right6[:14+39], bpf.ZiplineReasonREASON_NEXT_MALFORMED},
 	} {
 		before := count(t, node, c.want)
-		must(t, a.send(c.frame))
+		must(t, a.do(func() error { return testrig.SendFrame("eth0", c.frame) }))
 		if have := waitCount(t, node, c.want, before+1); have != before+1 {
 			counters, _ := node.Counters()
 			t.Errorf("%s: not counted as %q: %v", c.name, c.want, counters)
@@ -203,7 +149,7 @@ func TestPacketsThatAreNotLinearAreReadAllTheSame(t *testing.T) {
 		// container's kernel sends of its own accord (MLD).
 		for try := 0; try < 5 && linear != 14; try++ {
 			before := count(t, node, c.want)
-			must(t, a.sendFragmented(testrig.Ethernet(a.hostMAC, a.mac, packet)))
+			must(t, a.do(func() error { return testrig.SendNonLinear("eth0", testrig.Ethernet(a.hostMAC, a.mac, packet)) }))
 			if have := waitCount(t, node, c.want, before+1); have != before+1 {
 				counters, _ := node.Counters()
 				t.Errorf("%s to %s: not counted as %q: %v", c.from, c.to, c.want, counters)

@@ -21,15 +21,15 @@ type Node struct {
 	record *record
 }
 
-// Open opens the node's programs and maps and attaches the program to the
-// device with this index (0: to none). See [Site.Open].
+// Open opens the node's programs and maps and attaches the programs of a host
+// veth to the device with this index (0: to none). See [Site.Open].
 func Open(index int) (*Node, error) { return Site{}.Open(index) }
 
 // Find opens the node's programs and maps where they are loaded. See [Site.Find].
 func Find(index int) (*Node, error) { return Site{}.Find(index) }
 
-// Open opens the node's programs and maps and attaches the program to the
-// device with this index; 0 attaches to none. What is missing is loaded and
+// Open opens the node's programs and maps and attaches the programs of a host
+// veth to the device with this index; 0 attaches to none. What is missing is loaded and
 // pinned, what was loaded by another version of this binary is replaced on
 // every device, with the maps and their entries kept.
 //
@@ -45,8 +45,8 @@ func (s Site) Open(index int) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// The lock lasts until the program is attached, lest a newer version
-	// replaces it everywhere but on this device.
+	// The lock lasts until the programs are attached, lest a newer version
+	// replaces them everywhere but on this device.
 	defer func() { _ = lock.Close() }() // nothing was written
 	if err = node.openCurrent(); err != nil {
 		if err = flock(lock, unix.LOCK_EX); err != nil {
@@ -108,8 +108,8 @@ func (n *Node) Close() error {
 	return nil
 }
 
-// TracksFlows says whether the program looks each flow up in conntrack before
-// it carries a packet past the stack.
+// TracksFlows says whether the programs look each flow up in conntrack before
+// they carry a packet past the stack.
 func (n *Node) TracksFlows() bool { return n.record != nil && n.record.Conntrack }
 
 func (s Site) node() (*Node, error) {

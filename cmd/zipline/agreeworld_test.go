@@ -3,7 +3,6 @@
 package main_test
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -209,30 +208,17 @@ func (w *agreeWorld) carried(t *testing.T) carried {
 	return c
 }
 
-// ofFlow says whether packets with the reason can belong to a flow: not what
-// devices say on their own account.
+// ofFlow says whether packets with the reason can belong to a flow.
 func ofFlow(reason bpf.Reason) bool {
-	switch reason {
-	case bpf.ZiplineReasonREASON_ARP_REPLY, bpf.ZiplineReasonREASON_ND_REPLY,
-		bpf.ZiplineReasonREASON_NEXT_ARP, bpf.ZiplineReasonREASON_NEXT_ND,
-		bpf.ZiplineReasonREASON_NEXT_GROUP, bpf.ZiplineReasonREASON_NEXT_STACK_SOURCE,
-		bpf.ZiplineReasonREASON_NEXT_ETHERTYPE:
-		return false
-	}
-	return true
+	return !reason.OwnAccount() && reason != bpf.ZiplineReasonREASON_NEXT_ETHERTYPE
 }
 
 // reasons reads the counters that say what became of received packets.
 func (top *topology) reasons(t *testing.T) map[bpf.Reason]uint64 {
 	t.Helper()
 	reasons := map[bpf.Reason]uint64{}
-	err := top.Node.Do(func() (err error) {
-		node, err := loader.Find(0)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, node.Close()) }()
-		counters, err := node.Counters()
+	err := top.Node.Do(func() error {
+		counters, err := loader.ReadCounters()
 		for _, c := range counters {
 			if c.Hook == bpf.HookEndpoint || c.Hook == bpf.HookUplink {
 				reasons[c.Reason] += c.Packets

@@ -3,9 +3,13 @@
 package main_test
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/zipline-cni/zipline/internal/testrig"
 )
@@ -19,8 +23,8 @@ func TestBigPacketsPassTheStack(t *testing.T) {
 			t.Parallel()
 			top := newTopology(t, v, testrig.Options{})
 			pods := top.attachAll(network{}, 2)
+			top.publishAll(t, pods[0])
 			for _, f := range families {
-				top.publish(t, f, f.addr(pods[0]))
 				for _, w := range ways {
 					from, to := w.ends(top, pods)
 					server := to.ServeTCP(t, netip.AddrPortFrom(w.listen(f, pods), nextPort()))
@@ -30,11 +34,44 @@ func TestBigPacketsPassTheStack(t *testing.T) {
 					server.Close()
 				}
 			}
-			errors := top.Node.MustRun(t, "sh", "-c", "grep -E '^(Ip6FragFails|Icmp6OutPktTooBigs)' /proc/thread-self/net/snmp6")
-			for line := range strings.Lines(errors) {
+			refused := top.Node.MustRun(t, "sh", "-c", "grep -E '^(Ip6FragFails|Icmp6OutPktTooBigs)' /proc/thread-self/net/snmp6")
+			for line := range strings.Lines(refused) {
 				if fields := strings.Fields(line); fields[1] != "0" {
 					t.Errorf("the node refused packets of its containers' bulk flows: %s %s", fields[0], fields[1])
 				}
+			}
+		})
+	}
+}
+
+// TestBigTCPKeepsTheLimitOfTheUplink: a packet of more than that is segmented in
+// software there, which costs far more than big packets gain (gso_features_check
+// in net/core/dev.c).
+func TestBigTCPKeepsTheLimitOfTheUplink(t *testing.T) {
+	for _, limit := range []uint32{64 << 10, 128 << 10} {
+		t.Run(fmt.Sprint(limit), func(t *testing.T) {
+			t.Parallel()
+			top := newTopology(t, kernelTier, testrig.Options{})
+			top.requireBigTCP(t)
+			err := top.Node.Do(func() error {
+				uplink, err := netlink.LinkByName(testrig.Uplink)
+				if err != nil {
+					return err
+				}
+				return errors.Join(netlink.LinkSetGSOIPv4MaxSize(uplink, int(limit)), netlink.LinkSetGROIPv4MaxSize(uplink, int(limit)))
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = top.attach(network{}).Do(func() error {
+				own, err := netlink.LinkByName(testrig.IfName)
+				if err == nil && own.Attrs().GSOIPv4MaxSize != limit {
+					t.Errorf("the container sends packets of %d bytes, the uplink takes %d", own.Attrs().GSOIPv4MaxSize, limit)
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
 			}
 		})
 	}

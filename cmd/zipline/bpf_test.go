@@ -73,7 +73,7 @@ func (top *topology) detachPrograms(t *testing.T, device string) func() {
 func (top *topology) changeEndpoint(t *testing.T, addr netip.Addr, change func(value []byte) []byte) func() {
 	t.Helper()
 	var key, old []byte
-	err := top.withEndpoints(func(m *ebpf.Map) error {
+	err := top.withMap("endpoints", func(m *ebpf.Map) error {
 		entries := m.Iterate()
 		var k, v []byte
 		for entries.Next(&k, &v) {
@@ -93,22 +93,22 @@ func (top *topology) changeEndpoint(t *testing.T, addr netip.Addr, change func(v
 		t.Fatal(err)
 	}
 	return func() {
-		if err := top.withEndpoints(func(m *ebpf.Map) error { return m.Put(key, old) }); err != nil {
+		if err := top.withMap("endpoints", func(m *ebpf.Map) error { return m.Put(key, old) }); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// withEndpoints opens the node's endpoints map by its pin.
-func (top *topology) withEndpoints(f func(*ebpf.Map) error) error {
+// withMap opens a map of the node by its pin.
+func (top *topology) withMap(name string, f func(*ebpf.Map) error) error {
 	return top.Node.Do(func() error {
-		pins, err := filepath.Glob("/sys/fs/bpf/zipline/*/*/endpoints")
+		pins, err := filepath.Glob("/sys/fs/bpf/zipline/*/*/" + name)
 		if err != nil || len(pins) != 1 {
-			return fmt.Errorf("find pin of endpoints: %q, %w", pins, err)
+			return fmt.Errorf("find pin of %s: %q, %w", name, pins, err)
 		}
 		m, err := ebpf.LoadPinnedMap(pins[0], nil)
 		if err != nil {
-			return fmt.Errorf("open endpoints: %w", err)
+			return fmt.Errorf("open %s: %w", name, err)
 		}
 		defer func() { _ = m.Close() }()
 		return f(m)

@@ -36,7 +36,7 @@ const alone = "ZIPLINE_TEST_ALONE"
 // parent had when it was forked (setmax_mm_hiwater_rss in exec_mmap).
 func TestMemoryIsSmall(t *testing.T) {
 	if os.Getenv(alone) == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestMemoryIsSmall$", "-test.v")
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 		cmd.Env = append(os.Environ(), alone+"=1")
 		out, err := cmd.CombinedOutput()
 		t.Logf("%s", out)

@@ -22,8 +22,8 @@ func TestFirewallReload(t *testing.T) {
 			top := newTopology(t, v, testrig.Options{})
 			pods := top.attachAll(network{}, 2)
 			rules := func() {
+				top.publishAll(t, pods[0])
 				for _, f := range families {
-					top.publish(t, f, f.addr(pods[0]))
 					top.Node.MustRunInput(t, `*filter
 -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 COMMIT
@@ -43,15 +43,8 @@ COMMIT
 }`, streamPorts), "nft", "-f", "-")
 			}
 			rules()
-			var streams []*stream
-			for _, f := range families {
-				for _, w := range ways {
-					for _, protocol := range []string{"tcp", "udp"} {
-						streams = append(streams, top.stream(t, w, f, pods, streamSpec{network: protocol}))
-					}
-				}
-			}
-			awaitEach(t, streams, "begins", begin, func(s *stream) bool { return s.back.bytes.Load() > 20*streamSize })
+			streams := top.streams(t, ways, pods, bothProtocols...)
+			awaitBegin(t, streams)
 			ours := top.Node.MustRun(t, "nft", "list", "table", "inet", "zipline")
 			for range 2 {
 				top.flushOthers(t)
@@ -113,20 +106,11 @@ func TestStrictReversePath(t *testing.T) {
 			pods := top.attachAll(network{}, 2)
 			other := top.attach(network{name: "other", segment: "seg1", v4: "10.78.0.0/16", v6: "fd00:78::/64"})
 			top.Node.MustRun(t, "sh", "-c", "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $f; done")
-			var streams []*stream
+			top.publishAll(t, pods[0])
+			streams := append(top.streams(t, top.stackWays(), pods, bothProtocols...),
+				// The other network is client of the first one's.
+				top.streams(t, top.stackWays(), []*pod{pods[0], other}, bothProtocols...)...)
 			for _, f := range families {
-				top.publish(t, f, f.addr(pods[0]))
-				for _, w := range ways {
-					if w.neighbours && v == directTier {
-						continue
-					}
-					for _, protocol := range []string{"tcp", "udp"} {
-						streams = append(streams,
-							top.stream(t, w, f, pods, streamSpec{network: protocol}),
-							// The other network is client of the first one's.
-							top.stream(t, w, f, []*pod{pods[0], other}, streamSpec{network: protocol}))
-					}
-				}
 				reach(t, &pods[0].Namespace, &pods[1].Namespace, f.addr(pods[1]))
 				reach(t, &other.Namespace, &pods[1].Namespace, f.addr(pods[1]))
 				reach(t, &pods[0].Namespace, &top.Node.Namespace, f.gateway(pods[0]))

@@ -101,12 +101,7 @@ func TestPolicyRouting(t *testing.T) {
 					keys["uplinks"] = d.uplinks
 				}
 				pods := top.attachAll(network{keys: keys}, 2)
-				var streams []*stream
-				for _, f := range families {
-					for _, protocol := range []string{"tcp", "udp"} {
-						streams = append(streams, top.stream(t, ways[0], f, pods, streamSpec{network: protocol}))
-					}
-				}
+				streams := top.streams(t, ways[:1], pods, bothProtocols...)
 				top.account(t, streams...)
 				top.wantCarried(t, streams...)
 				wantLeavesBy(t, top, testrig.Uplink, secondUplink, streams)
@@ -116,11 +111,7 @@ func TestPolicyRouting(t *testing.T) {
 				if d.nft != "" {
 					top.Node.MustRunInput(t, d.nft, "nft", "-f", "-")
 				}
-				for _, f := range families {
-					for _, protocol := range []string{"tcp", "udp"} {
-						streams = append(streams, top.stream(t, ways[0], f, pods, streamSpec{network: protocol}))
-					}
-				}
+				streams = append(streams, top.streams(t, ways[:1], pods, bothProtocols...)...)
 				wantLeavesBy(t, top, secondUplink, testrig.Uplink, streams)
 				for _, f := range families {
 					top.detour(t, f, d.undo)
@@ -157,13 +148,8 @@ func TestMultipath(t *testing.T) {
 						first, testrig.Uplink, secondUplink))
 				}
 				pods := top.attachAll(network{}, 2)
-				var streams []*stream
-				for _, f := range families {
-					for _, protocol := range []string{"tcp", "udp", "tcp", "udp"} {
-						streams = append(streams, top.stream(t, ways[0], f, pods, streamSpec{network: protocol}))
-					}
-				}
-				awaitEach(t, streams, "begins", begin, func(s *stream) bool { return s.back.bytes.Load() > 20*streamSize })
+				streams := top.streams(t, ways[:1], pods, append(bothProtocols, bothProtocols...)...)
+				awaitBegin(t, streams)
 				// IPv6 hashes the flow label as well, of which an answer tells nothing:
 				// whether it came in by the right uplink is then the stack's to say.
 				ipv4 := slices.DeleteFunc(slices.Clone(streams), func(s *stream) bool { return !strings.HasPrefix(s.name, "IPv4") })

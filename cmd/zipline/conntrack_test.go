@@ -83,7 +83,8 @@ func (top *topology) watchDestroyed(t *testing.T) *destroyedFlows {
 		for {
 			messages, err := conn.Receive()
 			if err != nil {
-				return // closed
+				d.fail(err) // also that the socket is closed, when nobody counts any more
+				return
 			}
 			for _, m := range messages {
 				d.note(m.Data)
@@ -105,10 +106,17 @@ func (d *destroyedFlows) note(data []byte) {
 		}
 		err = ad.Err()
 	}
+	if err != nil {
+		d.fail(err)
+	}
+}
+
+// fail notes that not all is counted.
+func (d *destroyedFlows) fail(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err != nil && d.err == nil {
-		d.err = fmt.Errorf("parse conntrack event: %w", err)
+	if d.err == nil {
+		d.err = fmt.Errorf("watch conntrack events: %w", err)
 	}
 }
 

@@ -98,10 +98,7 @@ func iptables(f family) string {
 func (top *topology) startCuts(t *testing.T, f family, pods []*pod) []*cut {
 	t.Helper()
 	var cuts []*cut
-	for _, w := range ways {
-		if w.neighbours && top.v == directTier {
-			continue
-		}
+	for _, w := range top.stackWays() {
 		for _, network := range []string{"tcp", "udp"} {
 			for _, c := range []*cut{{there: true}, {back: true}, {there: true, back: true}, {there: true, back: true, forget: true}} {
 				spec := streamSpec{network: network, talk: bothTalk}

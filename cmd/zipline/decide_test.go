@@ -44,21 +44,17 @@ func TestTheNodeDecidesOverRunningFlows(t *testing.T) {
 				t.Parallel()
 				top := newTopology(t, v, testrig.Options{})
 				pods := top.attachAll(network{}, 2)
-				var ended, kept []*stream
-				for _, f := range families {
-					top.publish(t, f, f.addr(pods[0]))
-					for _, w := range ways {
-						for _, protocol := range []string{"tcp", "udp"} {
-							s := top.stream(t, w, f, pods, streamSpec{network: protocol, talk: bothTalk})
-							if slices.Contains(d.ends, w.name) {
-								ended = append(ended, s)
-							} else {
-								kept = append(kept, s)
-							}
-						}
+				top.publishAll(t, pods[0])
+				var ending, lasting []crossing
+				for _, w := range ways {
+					if slices.Contains(d.ends, w.name) {
+						ending = append(ending, w)
+					} else {
+						lasting = append(lasting, w)
 					}
 				}
-				all := append(slices.Clone(ended), kept...)
+				ended := top.streams(t, ending, pods, bothProtocols...)
+				all := append(slices.Clone(ended), top.streams(t, lasting, pods, bothProtocols...)...)
 				top.account(t, all...)
 				top.wantCarried(t, all...)
 				for _, f := range families {
@@ -92,16 +88,9 @@ func TestOthersComeAndGo(t *testing.T) {
 			t.Parallel()
 			top := newTopology(t, v, testrig.Options{})
 			pods := top.attachAll(network{}, 2)
-			var streams []*stream
-			for _, f := range families {
-				top.publish(t, f, f.addr(pods[0]))
-				for _, w := range ways {
-					for _, protocol := range []string{"tcp", "udp"} {
-						streams = append(streams, top.stream(t, w, f, pods, streamSpec{network: protocol}))
-					}
-				}
-			}
-			awaitEach(t, streams, "begins", begin, func(s *stream) bool { return s.back.bytes.Load() > 20*streamSize })
+			top.publishAll(t, pods[0])
+			streams := top.streams(t, ways, pods, bothProtocols...)
+			awaitBegin(t, streams)
 			for range 5 {
 				p := top.attach(network{})
 				for _, f := range families {

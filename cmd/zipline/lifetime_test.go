@@ -62,25 +62,14 @@ func TestFlowsUnderTrafficNeverExpire(t *testing.T) {
 // and waits until every end has heard of the other.
 func (top *topology) lifetimeStreams(t *testing.T, pods []*pod) []*stream {
 	t.Helper()
-	var all []*stream
-	for _, f := range families {
-		top.publish(t, f, f.addr(pods[0]))
-		for _, w := range ways {
-			if w.neighbours && top.v == directTier {
-				continue
-			}
-			for _, spec := range []streamSpec{
-				{network: "tcp", talk: bothTalk},
-				{network: "tcp", talk: clientTalks},
-				{network: "udp", talk: bothTalk},
-				{network: "udp", talk: answerOnce},
-				// Slow enough for each second packet to check in, and not too slow to lose one.
-				{network: "udp", talk: bothTalk, pace: 1200 * time.Millisecond, size: 10},
-			} {
-				all = append(all, top.stream(t, w, f, pods, spec))
-			}
-		}
-	}
+	top.publishAll(t, pods[0])
+	all := top.streams(t, top.stackWays(), pods,
+		streamSpec{network: "tcp", talk: bothTalk},
+		streamSpec{network: "tcp", talk: clientTalks},
+		streamSpec{network: "udp", talk: bothTalk},
+		streamSpec{network: "udp", talk: answerOnce},
+		// Slow enough for each second packet to check in, and not too slow to lose one.
+		streamSpec{network: "udp", talk: bothTalk, pace: 1200 * time.Millisecond, size: 10})
 	awaitEach(t, all, "begins", begin, func(s *stream) bool {
 		return s.there.bytes.Load() > 0 && (s.back.bytes.Load() > 0 || s.talk == clientTalks)
 	})
@@ -131,13 +120,10 @@ func TestIdleFlowsKeepTheirTimeout(t *testing.T) {
 			pods := top.attachAll(network{}, 2)
 			top.Node.SetSysctl(t, "netfilter/nf_conntrack_tcp_timeout_established", fmt.Sprint(established))
 			top.Node.SetSysctl(t, "netfilter/nf_conntrack_tcp_timeout_unacknowledged", fmt.Sprint(unacknowledged))
+			top.publishAll(t, pods[0])
 			var streams []*stream
 			for _, f := range families {
-				top.publish(t, f, f.addr(pods[0]))
-				for _, w := range ways {
-					if w.neighbours && v == directTier {
-						continue
-					}
+				for _, w := range top.stackWays() {
 					for _, spec := range []streamSpec{
 						{network: "tcp", talk: bothTalk}, {network: "tcp", talk: clientTalks},
 						{network: "tcp", talk: clientTalks, size: 64 << 10, pace: 2 * time.Millisecond},

@@ -4,10 +4,13 @@ package main_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/zipline-cni/zipline/internal/testrig"
+	"github.com/zipline-cni/zipline/internal/testutil"
+	"github.com/zipline-cni/zipline/loader"
 )
 
 // TestMarkedFlowsStayInTheStack has rules of somebody's that mark connections:
@@ -32,13 +35,10 @@ func TestMarkedFlowsStayInTheStack(t *testing.T) {
 		meta l4proto . th dport @alien ct mark set ct mark or 0x20
 	}
 }`, "nft", "-f", "-")
+				top.publishAll(t, pods[0])
 				var marked, late, alien []*stream
 				for _, f := range families {
-					top.publish(t, f, f.addr(pods[0]))
-					for _, w := range ways {
-						if w.neighbours && v == directTier {
-							continue
-						}
+					for _, w := range top.stackWays() {
 						for _, protocol := range []string{"tcp", "udp"} {
 							start := func(set string) *stream {
 								port := nextPort()
@@ -87,13 +87,8 @@ func TestTimeoutPolicies(t *testing.T) {
 		meta nfproto ipv6 tcp dport `+streamPorts+` ct timeout set "short6"
 	}
 }`, "nft", "-f", "-")
-			var streams []*stream
-			for _, f := range families {
-				top.publish(t, f, f.addr(pods[0]))
-				for _, w := range ways {
-					streams = append(streams, top.stream(t, w, f, pods, streamSpec{network: "tcp"}))
-				}
-			}
+			top.publishAll(t, pods[0])
+			streams := top.streams(t, ways, pods, streamSpec{network: "tcp"})
 			wantUndisturbed(t, streams, "they began")
 			entries := top.entries(t)
 			for _, s := range streams {
@@ -114,17 +109,10 @@ func TestDeletionUnderTraffic(t *testing.T) {
 			t.Parallel()
 			top := newTopology(t, v, testrig.Options{})
 			pods := top.attachAll(network{}, 2)
-			var all, others []*stream
-			for _, f := range families {
-				top.publish(t, f, f.addr(pods[0]))
-				for _, protocol := range []string{"tcp", "udp"} {
-					for _, w := range ways {
-						all = append(all, top.stream(t, w, f, pods, streamSpec{network: protocol}))
-					}
-					others = append(others, top.stream(t, ways[0], f, pods[1:], streamSpec{network: protocol}))
-				}
-			}
-			awaitEach(t, all, "begins", begin, func(s *stream) bool { return s.back.bytes.Load() > 20*streamSize })
+			top.publishAll(t, pods[0])
+			all := top.streams(t, ways, pods, bothProtocols...)
+			others := top.streams(t, ways[:1], pods[1:], bothProtocols...)
+			awaitBegin(t, all)
 			top.del(pods[0])
 			deleted := time.Now()
 			for time.Since(deleted) < 2*time.Second {
@@ -160,10 +148,14 @@ func TestConntrackIsLiberal(t *testing.T) {
 			top.Node.SetSysctl(t, key, "0")
 			p := top.attach(network{})
 			config := withPrevResult(t, p.config, p.result)
+			value, _ := top.Node.Sysctl(t, key)
 			if v == kernelTier {
+				if value != "0" {
+					t.Errorf("%s is %s after an ADD that needs it not", key, value)
+				}
 				return
 			}
-			if value, _ := top.Node.Sysctl(t, key); value != "1" {
+			if value != "1" {
 				t.Errorf("%s is %s after ADD", key, value)
 			}
 			mustSucceed(t, "CHECK", p.Invoke(t, "CHECK", config))
@@ -171,6 +163,47 @@ func TestConntrackIsLiberal(t *testing.T) {
 			wantError(t, p.Invoke(t, "CHECK", config), codeCheckFailed, "", "nf_conntrack_tcp_be_liberal")
 			top.Node.SetSysctl(t, key, "1")
 			mustSucceed(t, "CHECK", p.Invoke(t, "CHECK", config))
+		})
+	}
+}
+
+// TestConntrackThatCannotBeLiberal attaches where the switch cannot be set: a
+// warning says that established flows stay in the stack. CHECK takes that for
+// what it is, unless they were asked for by name or the switch is on since.
+func TestConntrackThatCannotBeLiberal(t *testing.T) {
+	t.Parallel()
+	const key = "netfilter/nf_conntrack_tcp_be_liberal"
+	for forwarding, finding := range map[string]string{"auto": "", "direct": "", "tracked": key + " is not 1"} {
+		t.Run(forwarding, func(t *testing.T) {
+			t.Parallel()
+			testutil.RequireKernel(t, "conntrack functions", loader.HaveConntrack())
+			top := newTopology(t, trackedTier, testrig.Options{})
+			top.Node.SetSysctl(t, "netfilter/nf_conntrack_tcp_ignore_invalid_rst", "1")
+			top.Node.SetSysctl(t, key, "0")
+			file := "/proc/sys/net/" + key
+			top.Node.MustRun(t, "mount", "--bind", file, file)
+			top.Node.MustRun(t, "mount", "-o", "remount,bind,ro", file)
+			c, config := top.container(), network{keys: map[string]any{"forwarding": forwarding}}.config(top.v)
+			reply := c.Invoke(t, "ADD", config)
+			if err := reply.Err(); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(reply.Stderr, "stay in the stack") {
+				t.Errorf("stderr %q; want a warning", reply.Stderr)
+			}
+			p := newPod(t, c, config, parseResult(t, reply.Stdout))
+			for _, f := range families {
+				reach(t, &p.Namespace, top.Outside, f.outside)
+			}
+			config = withPrevResult(t, p.config, p.result)
+			if finding == "" {
+				mustSucceed(t, "CHECK", p.Invoke(t, "CHECK", config))
+			} else {
+				wantError(t, p.Invoke(t, "CHECK", config), codeCheckFailed, "", finding)
+			}
+			top.Node.MustRun(t, "umount", file)
+			top.Node.SetSysctl(t, key, "1")
+			wantError(t, p.Invoke(t, "CHECK", config), codeCheckFailed, "", "keeps established flows in the stack")
 		})
 	}
 }

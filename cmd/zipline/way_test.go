@@ -4,9 +4,9 @@ package main_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -83,6 +83,36 @@ func (top *topology) publish(t *testing.T, f family, to netip.Addr) {
 		%[1]s daddr { %[2]s, %[3]s } meta l4proto { tcp, udp } th dport %[4]d-%[5]d dnat to %[6]s
 	}
 }`, f.nft, f.node, f.service, firstStreamPort, lastStreamPort, to), "nft", "-f", "-")
+}
+
+// publishAll publishes a container in every family.
+func (top *topology) publishAll(t *testing.T, to *pod) {
+	t.Helper()
+	for _, f := range families {
+		top.publish(t, f, f.addr(to))
+	}
+}
+
+// stackWays returns the ways on which the stack sees each flow in this tier.
+func (top *topology) stackWays() []crossing {
+	return slices.DeleteFunc(slices.Clone(ways), func(w crossing) bool { return w.neighbours && top.v == directTier })
+}
+
+// bothProtocols are streams of which nothing else is said.
+var bothProtocols = []streamSpec{{network: "tcp"}, {network: "udp"}}
+
+// streams starts streams of each sort along each of some ways in every family.
+func (top *topology) streams(t *testing.T, along []crossing, pods []*pod, specs ...streamSpec) []*stream {
+	t.Helper()
+	var all []*stream
+	for _, f := range families {
+		for _, w := range along {
+			for _, spec := range specs {
+				all = append(all, top.stream(t, w, f, pods, spec))
+			}
+		}
+	}
+	return all
 }
 
 // stream starts a stream along a way, to a port of its own.
@@ -162,15 +192,11 @@ func (top *topology) counters(t *testing.T) string {
 	t.Helper()
 	var words []string
 	err := top.Node.Do(func() error {
-		node, err := loader.Find(0)
-		if err != nil {
-			return err
-		}
-		counters, err := node.Counters()
+		counters, err := loader.ReadCounters()
 		for _, c := range counters {
 			words = append(words, fmt.Sprintf("%v %v %d", c.Hook, c.Reason, c.Packets))
 		}
-		return errors.Join(err, node.Close())
+		return err
 	})
 	if err != nil {
 		return err.Error()
@@ -207,6 +233,12 @@ func (top *topology) stackShares(t *testing.T, streams []*stream) map[*stream]fl
 		shares[s] = float64(after[name]-before[name]) / float64(s.there.bytes.Load()-received[s])
 	}
 	return shares
+}
+
+// awaitBegin waits until each stream is past its first packets, both ways.
+func awaitBegin(t *testing.T, streams []*stream) {
+	t.Helper()
+	awaitEach(t, streams, "begins", begin, func(s *stream) bool { return s.back.bytes.Load() > 20*streamSize })
 }
 
 // awaitEach waits until something holds for each stream, and says for which not.

@@ -89,7 +89,7 @@ func count(conn *nfnl.Conn) (int, error) {
 		return 0, fmt.Errorf("read number of connections: %w", err)
 	}
 	n := -1
-	err = eachAttribute(m, func(ad *netlink.AttributeDecoder) {
+	err = nfnl.EachAttribute(m, func(ad *netlink.AttributeDecoder) {
 		if ad.Type() == attrStatsEntries {
 			n = int(ad.Uint32())
 		}

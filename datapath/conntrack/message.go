@@ -9,6 +9,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/zipline-cni/zipline/internal/nfnl"
 )
 
 // Messages and attributes of include/uapi/linux/netfilter/nfnetlink_conntrack.h.
@@ -99,7 +101,7 @@ func (e entry) deleteMessage() netlink.Message {
 
 func decodeEntry(m netlink.Message) (entry, error) {
 	var e entry
-	err := eachAttribute(m, func(ad *netlink.AttributeDecoder) {
+	err := nfnl.EachAttribute(m, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case attrTupleOriginal:
 			e.tuple = ad.Bytes()
@@ -154,20 +156,4 @@ func nested(e *netlink.AttributeEncoder, kind uint16, fill func(*netlink.Attribu
 		fill(n)
 		return nil
 	})
-}
-
-func eachAttribute(m netlink.Message, f func(*netlink.AttributeDecoder)) error {
-	const header = 4 // struct nfgenmsg
-	if len(m.Data) < header {
-		return fmt.Errorf("message of %d bytes", len(m.Data))
-	}
-	ad, err := netlink.NewAttributeDecoder(m.Data[header:])
-	if err != nil {
-		return err
-	}
-	ad.ByteOrder = binary.BigEndian
-	for ad.Next() {
-		f(ad)
-	}
-	return ad.Err()
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/zipline-cni/zipline/internal/nfnl"
 )
 
 // rawExpr is an expression as the kernel prints it.
@@ -29,7 +31,7 @@ func (r *Ruleset) rules() (map[string][][]rawExpr, error) {
 	for _, m := range messages {
 		var chain string
 		var exprs []rawExpr
-		err := eachAttribute(m, func(ad *netlink.AttributeDecoder) {
+		err := nfnl.EachAttribute(m, func(ad *netlink.AttributeDecoder) {
 			switch ad.Type() {
 			case unix.NFTA_RULE_CHAIN:
 				chain = ad.String()

@@ -84,7 +84,7 @@ func (r *Ruleset) look(requests ...message) (*snapshot, error) {
 }
 
 func decodeGeneration(m netlink.Message) (generation uint32, err error) {
-	err = eachAttribute(m, func(ad *netlink.AttributeDecoder) {
+	err = nfnl.EachAttribute(m, func(ad *netlink.AttributeDecoder) {
 		if ad.Type() == unix.NFTA_GEN_ID {
 			generation = ad.Uint32()
 		}

@@ -3,7 +3,6 @@
 package nat
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -12,6 +11,8 @@ import (
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/zipline-cni/zipline/internal/nfnl"
 )
 
 // element is an element of a set or map.
@@ -120,7 +121,7 @@ func (el element) encode(e *attributes) {
 // decodeElements reads the elements of one reply.
 func decodeElements(m netlink.Message) ([]element, error) {
 	var elements []element
-	err := eachAttribute(m, func(ad *netlink.AttributeDecoder) {
+	err := nfnl.EachAttribute(m, func(ad *netlink.AttributeDecoder) {
 		if ad.Type() != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			return
 		}
@@ -176,21 +177,4 @@ func elementComment(data []byte) string {
 		data = data[2+len(value):]
 	}
 	return ""
-}
-
-// eachAttribute calls f for every attribute of a message.
-func eachAttribute(m netlink.Message, f func(*netlink.AttributeDecoder)) error {
-	const header = 4 // struct nfgenmsg
-	if len(m.Data) < header {
-		return fmt.Errorf("message of %d bytes", len(m.Data))
-	}
-	ad, err := netlink.NewAttributeDecoder(m.Data[header:])
-	if err != nil {
-		return err
-	}
-	ad.ByteOrder = binary.BigEndian
-	for ad.Next() {
-		f(ad)
-	}
-	return ad.Err()
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/zipline-cni/zipline/internal/nfnl"
 )
 
 // Install creates the table, or replaces the one that is there by this version's
@@ -184,7 +186,7 @@ type setState struct {
 }
 
 func decodeSet(m netlink.Message) (s setState, err error) {
-	err = eachAttribute(m, func(ad *netlink.AttributeDecoder) {
+	err = nfnl.EachAttribute(m, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.NFTA_SET_NAME:
 			s.name = ad.String()

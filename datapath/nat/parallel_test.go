@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Nobody but Install has a lock in real life, and here not even that.
+// Nobody but Install has a lock, in real life too.
 func TestEverythingAtOnce(t *testing.T) {
 	r := newRuleset(t)
 	const workers, rounds, networks = 16, 20, 5
@@ -41,7 +41,10 @@ func TestEverythingAtOnce(t *testing.T) {
 	installer, collector := mustOpen(t), mustOpen(t)
 	group.Go(func() {
 		for range rounds {
-			if err := installer.Install(); err != nil {
+			installing.Lock()
+			err := installer.Install()
+			installing.Unlock()
+			if err != nil {
 				t.Error(err)
 			}
 		}
@@ -73,16 +76,23 @@ func TestEverythingAtOnce(t *testing.T) {
 	}
 }
 
+// installing stands for the node's lock.
+var installing sync.Mutex
+
 // addOrInstall does what a caller does.
 func addOrInstall(r *Ruleset, o Owner, sources []Source, opts Options) error {
-	err := r.Add(o, sources, opts)
-	if errors.Is(err, ErrNoTable) {
-		if err := r.Install(); err != nil {
-			return err
-		}
-		err = r.Add(o, sources, opts)
+	if err := r.Add(o, sources, opts); !errors.Is(err, ErrNoTable) {
+		return err
 	}
-	return err
+	installing.Lock()
+	defer installing.Unlock()
+	if err := r.Add(o, sources, opts); !errors.Is(err, ErrNoTable) {
+		return err
+	}
+	if err := r.Install(); err != nil {
+		return err
+	}
+	return r.Add(o, sources, opts)
 }
 
 // Of many that want one address at once, one gets it.

@@ -8,6 +8,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/zipline-cni/zipline/internal/nfnl"
 )
 
 // chainState is a chain as the kernel has it.
@@ -27,7 +29,7 @@ func getChain(name string) message {
 }
 
 func decodeChain(m netlink.Message) (c chainState, err error) {
-	err = eachAttribute(m, func(ad *netlink.AttributeDecoder) {
+	err = nfnl.EachAttribute(m, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.NFTA_CHAIN_TABLE:
 			c.table = ad.String()

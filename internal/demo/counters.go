@@ -31,18 +31,12 @@ func (t tally) redirected() uint64 {
 		t.reasons[bpf.ZiplineReasonREASON_TRACKED_UPLINK]
 }
 
-// handed is the number of packets that were left to the stack. What a device says
-// on its own account (multicast, neighbour discovery) belongs to no traffic.
+// handed is the number of packets of traffic that were left to the stack.
 func (t tally) handed() uint64 {
 	var n uint64
 	for reason, packets := range t.reasons {
-		switch reason {
-		case bpf.ZiplineReasonREASON_NEXT_GROUP, bpf.ZiplineReasonREASON_NEXT_STACK_SOURCE,
-			bpf.ZiplineReasonREASON_NEXT_ARP, bpf.ZiplineReasonREASON_NEXT_ND:
-		default:
-			if reason.Verdict() == bpf.VerdictNext {
-				n += packets
-			}
+		if reason.Verdict() == bpf.VerdictNext && !reason.OwnAccount() {
+			n += packets
 		}
 	}
 	return n
@@ -55,12 +49,7 @@ func (d *demo) tally() tally {
 		if t.forwarded, err = forwardedPackets(); err != nil {
 			return err
 		}
-		node, err := loader.Find(0)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, node.Close()) }()
-		counters, err := node.Counters()
+		counters, err := loader.ReadCounters()
 		for _, c := range counters {
 			if c.Hook != bpf.HookDevice { // it counts what came through the stack once more
 				t.reasons[c.Reason] += c.Packets

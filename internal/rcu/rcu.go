@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +33,8 @@ const state = "/run/zipline/rcu"
 // Expedite runs f with expedited grace periods. Several processes may do so at
 // once; the last one puts the knob back. A process that is killed in f leaves
 // it to the next one, which finds the note in the state file. Where the knob
-// cannot be set (a read-only /sys) or was set by somebody else, f just runs.
+// cannot be set (a read-only /sys, a process that hangs with the lock) or was set
+// by somebody else, f just runs.
 //
 // Returns what f returns.
 func Expedite(f func() error) error { return expedite(knob, state, f) }
@@ -66,7 +68,7 @@ func enter(knob, state string) (release func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
-	if err := flock(file, unix.LOCK_SH); err != nil {
+	if err := share(file); err != nil {
 		_ = file.Close() // nothing was written
 		return nil, fmt.Errorf("lock state: %w", err)
 	}
@@ -75,6 +77,25 @@ func enter(knob, state string) (release func(), err error) {
 		return nil, err
 	}
 	return func() { leave(knob, file) }, nil
+}
+
+// Who leaves holds the lock alone for some microseconds. One that was stopped
+// there must hold up nobody, so it is waited for no longer than what an expedited
+// grace period saves.
+const (
+	shareTries = 50
+	sharePause = 200 * time.Microsecond
+)
+
+// share takes the lock of a user. Returns EWOULDBLOCK where it is not to be had.
+func share(file *os.File) error {
+	for range shareTries {
+		if err := flock(file, unix.LOCK_SH|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		time.Sleep(sharePause)
+	}
+	return unix.EWOULDBLOCK
 }
 
 // set writes the note first: a knob that is set without a note stays set.

@@ -9,6 +9,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // files makes a stand-in for the knob, since the real one is the machine's.
@@ -114,5 +117,32 @@ func TestWithoutKnobTheWorkIsDone(t *testing.T) {
 	done := false
 	if err := expedite(knob, state, func() error { done = true; return nil }); err != nil || !done {
 		t.Errorf("done %v, error %v", done, err)
+	}
+}
+
+func TestAProcessThatHangsWithTheLockHoldsUpNobody(t *testing.T) {
+	knob, state := files(t, "0\n")
+	if err := os.MkdirAll(filepath.Dir(state), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	hanging, err := os.Create(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = hanging.Close() }() // nothing was written
+	if err := flock(hanging, unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan string, 1)
+	go func() {
+		_ = expedite(knob, state, func() error { done <- content(t, knob); return nil })
+	}()
+	select {
+	case got := <-done:
+		if got != "0" {
+			t.Errorf("knob is %q without the lock", got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the work waits for the lock")
 	}
 }

@@ -94,7 +94,7 @@ func buildPlugins() (string, error) {
 		return "", fmt.Errorf("build reference plugins: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(staging) }()
-	args := []string{"install", "-trimpath", "-ldflags", "-s -w"}
+	args := append([]string{"install"}, releaseFlags...)
 	for _, program := range programs {
 		args = append(args, module+program+"@"+Version)
 	}
@@ -132,16 +132,24 @@ func buildZipline(root string) (string, error) {
 	}
 	defer unlock()
 	final := filepath.Join(dir, "zipline")
-	staging := final + ".new"
-	args := []string{"build", "-trimpath", "-ldflags", "-s -w", "-o", staging, "./cmd/zipline"}
-	if err := goCommand(root, args); err != nil {
-		return "", fmt.Errorf("build zipline: %w", err)
-	}
-	// A running executable can't be written to, but its name can be given away.
-	if err := os.Rename(staging, final); err != nil {
+	if err := goBuild(root, final, "./cmd/zipline"); err != nil {
 		return "", fmt.Errorf("build zipline: %w", err)
 	}
 	return final, nil
+}
+
+// releaseFlags are the build flags of a release.
+var releaseFlags = []string{"-trimpath", "-ldflags", "-s -w"}
+
+// goBuild builds an executable in the module of dir. A running executable can't be
+// written to, but its name can be given away, so the new one appears whole.
+func goBuild(dir, final string, args ...string) error {
+	staging := final + ".new"
+	args = append(append([]string{"build", "-o", staging}, releaseFlags...), args...)
+	if err := goCommand(dir, args); err != nil {
+		return err
+	}
+	return os.Rename(staging, final)
 }
 
 // digest names what a file of the cache was made from.

@@ -57,12 +57,7 @@ func buildKubeProxy(root string, short bool) (string, error) {
 	if short {
 		return "", nil
 	}
-	staging := final + ".new"
-	args := []string{"build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o", staging, "k8s.io/kubernetes/cmd/kube-proxy"}
-	if err := goCommand(source, args); err != nil {
-		return "", fmt.Errorf("build kube-proxy: %w", err)
-	}
-	if err := os.Rename(staging, final); err != nil {
+	if err := goBuild(source, final, "-mod=readonly", "k8s.io/kubernetes/cmd/kube-proxy"); err != nil {
 		return "", fmt.Errorf("build kube-proxy: %w", err)
 	}
 	return final, nil

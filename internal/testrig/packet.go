@@ -4,7 +4,6 @@ package testrig
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -52,26 +51,6 @@ func Ethernet(dst, src net.HardwareAddr, packet []byte) []byte {
 	}
 	frame := append(append([]byte(nil), dst...), src...)
 	return append(append(frame, etherType...), packet...)
-}
-
-// SendFrame sends an Ethernet frame as it is out of a device of the namespace.
-func (ns *Namespace) SendFrame(tb testing.TB, device string, frame []byte) {
-	tb.Helper()
-	err := ns.Do(func() error {
-		index, err := net.InterfaceByName(device)
-		if err != nil {
-			return err
-		}
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("open packet socket: %w", err)
-		}
-		defer func() { _ = unix.Close(fd) }()
-		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: index.Index})
-	})
-	if err != nil {
-		tb.Fatalf("send frame from %s of %s: %v", device, ns.Name, err)
-	}
 }
 
 // HardwareAddr returns the MAC of a device of the namespace.

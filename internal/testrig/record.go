@@ -5,8 +5,6 @@ package testrig
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"net"
 	"net/netip"
 	"sync"
 	"testing"
@@ -49,20 +47,18 @@ const (
 // of the test.
 func (ns *Namespace) Record(tb testing.TB, device string) *Recorder {
 	tb.Helper()
-	r := &Recorder{tb: tb, fd: -1, seen: map[Arrival]Seen{}, flows: map[fragmentOf]Arrival{}, buf: make([]byte, recordFrame)}
-	err := ns.Do(func() error {
-		link, err := net.InterfaceByName(device)
-		if err != nil {
+	r := &Recorder{tb: tb, seen: map[Arrival]Seen{}, flows: map[fragmentOf]Arrival{}, buf: make([]byte, recordFrame)}
+	err := ns.Do(func() (err error) {
+		var addr *unix.SockaddrLinklayer
+		if r.fd, addr, err = packetSocket(device); err != nil {
 			return err
 		}
-		if r.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
-			return fmt.Errorf("open packet socket: %w", err)
-		}
+		addr.Protocol = networkOrder(unix.ETH_P_ALL)
 		return errors.Join(
 			unix.SetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, recordBuffer),
 			unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1),
 			unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
-			unix.Bind(r.fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: link.Index}))
+			unix.Bind(r.fd, addr))
 	})
 	tb.Cleanup(r.Stop)
 	if err != nil {
@@ -105,7 +101,7 @@ func (r *Recorder) drain() {
 	}
 	oob := make([]byte, 128)
 	for {
-		n, noob, _, _, err := unix.Recvmsg(r.fd, r.buf, oob, 0)
+		n, noob, _, _, err := unix.Recvmsg(r.fd, r.buf, oob, unix.MSG_DONTWAIT)
 		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENETDOWN) {
 			continue
 		}

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"sync"
 	"testing"
@@ -51,22 +50,19 @@ type Sniffer struct {
 func (ns *Namespace) Sniff(tb testing.TB, device string) *Sniffer {
 	tb.Helper()
 	s := &Sniffer{}
-	fd := -1
-	err := ns.Do(func() error {
-		link, err := net.InterfaceByName(device)
-		if err != nil {
+	var fd int
+	err := ns.Do(func() (err error) {
+		var addr *unix.SockaddrLinklayer
+		if fd, addr, err = packetSocket(device); err != nil {
 			return err
 		}
-		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("open packet socket: %w", err)
-		}
+		addr.Protocol = networkOrder(unix.ETH_P_ALL)
 		// The time limit lets the reader notice the test's end.
 		limit := unix.NsecToTimeval((20 * time.Millisecond).Nanoseconds())
 		return errors.Join(
 			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20),
 			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit),
-			unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: link.Index}))
+			unix.Bind(fd, addr))
 	})
 	if err != nil {
 		tb.Fatalf("sniff %s of %s: %v", device, ns.Name, err)
