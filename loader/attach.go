@@ -11,7 +11,6 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/zipline-cni/zipline/bpf"
-	"github.com/zipline-cni/zipline/internal/rcu"
 )
 
 // place is a side of a device that a program is attached to.
@@ -109,8 +108,7 @@ func (s Site) attach(set *set, index int, p place) error {
 		return fmt.Errorf("attach %s: %w", p.program, errNoProgram)
 	}
 	if !s.ForceClsact {
-		err := rcu.Expedite(func() error { return attachTCX(m, index, p) })
-		if !errors.Is(err, errNoTCX) {
+		if err := attachTCX(m, index, p); !errors.Is(err, errNoTCX) {
 			return err
 		}
 	}
@@ -121,8 +119,7 @@ func (s Site) attach(set *set, index int, p place) error {
 // none nothing happens.
 func (s Site) detach(index int, p place) error {
 	if !s.ForceClsact {
-		err := rcu.Expedite(func() error { return detachTCX(index, p) })
-		if err != nil && !errors.Is(err, errNoTCX) {
+		if err := detachTCX(index, p); err != nil && !errors.Is(err, errNoTCX) {
 			return err
 		}
 	}

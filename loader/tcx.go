@@ -9,6 +9,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/zipline-cni/zipline/internal/rcu"
 )
 
 // errNoTCX says that the kernel has no TCX (before 6.6).
@@ -48,7 +50,7 @@ func attachOnce(m *member, index int, p place, ids []uint32) error {
 		defer func() { _ = older.program.Close() }() // only read from
 		opts.Anchor = link.ReplaceProgram(older.program)
 	}
-	if err := link.RawAttachProgram(opts); err != nil {
+	if err := rcu.Expedite(func() error { return link.RawAttachProgram(opts) }); err != nil {
 		return fmt.Errorf("attach %s to tcx: %w", p.program, err)
 	}
 	return nil
@@ -81,7 +83,9 @@ func detachTCX(index int, p place) error {
 		if err != nil {
 			continue // somebody else's, or gone
 		}
-		err = link.RawDetachProgram(link.RawDetachProgramOptions{Target: index, Program: m.program, Attach: p.tcx})
+		err = rcu.Expedite(func() error {
+			return link.RawDetachProgram(link.RawDetachProgramOptions{Target: index, Program: m.program, Attach: p.tcx})
+		})
 		_ = m.program.Close() // only read from
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("detach %s from tcx: %w", p.program, err)
