@@ -84,26 +84,22 @@ func addToRuleset(s *Spec) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, rules.Close()) }()
-	add := func() error { return addElements(rules, s) }
-	// Many first ADDs at once: what one installs another may see unfinished.
-	for range 5 {
-		if err = add(); !errors.Is(err, nat.ErrNoTable) {
-			return err
-		}
-		if err := installRuleset(rules); err != nil {
-			return err
-		}
+	if err = addElements(rules, s); !errors.Is(err, nat.ErrNoTable) {
+		return err
 	}
-	return add()
-}
-
-func installRuleset(rules *nat.Ruleset) (err error) {
 	lock, err := lockNode()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	return rules.Install()
+	// Of many first ADDs one installs it while the others wait for the lock.
+	if err = addElements(rules, s); !errors.Is(err, nat.ErrNoTable) {
+		return err
+	}
+	if err := rules.Install(); err != nil {
+		return err
+	}
+	return addElements(rules, s)
 }
 
 // addElements takes over elements whose owner is gone: the host route, which
