@@ -92,9 +92,7 @@ func addToRuleset(s *Spec) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	// Of many first ADDs one installs. While it does, the others may see chains
-	// with some of their rules (nf_tables counts those before the commit); with
-	// the lock they see all.
+	// Of many first ADDs one installs it while the others wait for the lock.
 	if err = addElements(rules, s); !errors.Is(err, nat.ErrNoTable) {
 		return err
 	}

@@ -188,8 +188,8 @@ func wantLeavesBy(t *testing.T, top *topology, device, not string, streams []*st
 			t.Errorf("%s: no packet leaves by %s", s.name, device)
 		}
 	}
-	// What was under way has arrived.
-	time.Sleep(100 * time.Millisecond)
+	// What was under way has arrived, on a busy machine too.
+	time.Sleep(300 * time.Millisecond)
 	wrong := top.Outside.Sniff(t, not)
 	time.Sleep(500 * time.Millisecond)
 	for _, s := range streams {

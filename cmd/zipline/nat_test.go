@@ -78,7 +78,7 @@ var natCases = []trafficCase{
 					changed++
 				}
 			}
-			if changed < 7 {
+			if changed < 6 { // three that stay by chance: 1 in 10^12
 				t.Errorf("%s: %d of 8 ports changed", f.name, changed)
 			}
 		}

@@ -85,7 +85,7 @@ func (w *serviceWorld) check(t *testing.T) {
 func (w *serviceWorld) checkSession(t *testing.T, f family, s serviceSession, servers []*testrig.Server) {
 	t.Helper()
 	before := peerCounts(servers)
-	for range 12 {
+	for round := 0; again(round, servers, before); round++ {
 		for protocol, echo := range map[string]func(netip.AddrPort, []byte, testrig.Socket) (netip.AddrPort, error){
 			"tcp": s.from.EchoTCP, "udp": s.from.EchoUDP,
 		} {
@@ -179,7 +179,7 @@ func (w *serviceWorld) checkHairpin(t *testing.T, f family, servers []*testrig.S
 	for i, p := range w.backends {
 		own := servers[2*i : 2*i+2] // of the container's own
 		before := peerCounts(own)
-		for range 12 {
+		for round := 0; again(round, own, before); round++ {
 			for _, dst := range []netip.AddrPort{netip.AddrPortFrom(f.service, servicePort), netip.AddrPortFrom(f.node, nodePort)} {
 				if _, err := p.EchoTCP(dst, []byte("hairpin"), testrig.Socket{}); err != nil {
 					t.Errorf("%s, tcp to itself by %s: %v", f.name, dst, err)
@@ -199,6 +199,18 @@ func (w *serviceWorld) checkHairpin(t *testing.T, f family, servers []*testrig.S
 			}
 		}
 	}
+}
+
+// again says whether to go on talking to a service of two backends, which picks one
+// at random each time: until each server has got something. That one of them
+// gets nothing in so many rounds has a chance of 1 in 2^60.
+func again(round int, servers []*testrig.Server, before []int) bool {
+	const least, most = 6, 60
+	quiet := false
+	for i, n := range peerCounts(servers) {
+		quiet = quiet || n == before[i]
+	}
+	return round < least || round < most && quiet
 }
 
 func (w *serviceWorld) isContainer(f family, addr netip.Addr) bool {

@@ -3,6 +3,7 @@
 package nat
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -45,6 +46,9 @@ func validate(o Owner, sources []Source, opts Options) error {
 
 func (r *Ruleset) add(o Owner, sources []Source, opts Options) error {
 	view, err := r.lookEndpoint(o, sources, opts)
+	if errors.Is(err, ErrNoTable) {
+		return r.confirm(err)
+	}
 	if err != nil {
 		return err
 	}

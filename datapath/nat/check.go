@@ -92,7 +92,7 @@ func (r *Ruleset) check(o Owner, sources []Source, opts Options) (*CheckError, e
 		v.checkSlots(o, found)
 		err = r.checkRectangles(v, found)
 	} else if err = nil; len(found.Problems) == 0 {
-		found.add("table inet "+TableName, "changes: "+v.broken.Error(), mendRules)
+		return nil, &conflict{v.broken} // the lists say otherwise: see confirm
 	}
 	return found, errors.Join(err, r.unchanged(start.generation))
 }

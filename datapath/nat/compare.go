@@ -21,20 +21,26 @@ type rawExpr struct {
 }
 
 // rules reads all rules of the table by chain, in their order. Handles and
-// positions differ after every change and are left out.
+// positions differ after every change and are left out. The kernel looks for
+// the rest of a list by a count that includes rules of a transaction that is not
+// committed, and so may list the last rules again (__nf_tables_dump_rules in
+// nf_tables_api.c).
 func (r *Ruleset) rules() (map[string][][]rawExpr, error) {
 	messages, err := r.dump(newMessage(unix.NFT_MSG_GETRULE, 0, "list rules", tableName))
 	if err != nil {
 		return nil, err
 	}
-	all := map[string][][]rawExpr{}
+	all, seen := map[string][][]rawExpr{}, map[uint64]bool{}
 	for _, m := range messages {
 		var chain string
+		var handle uint64
 		var exprs []rawExpr
 		err := nfnl.EachAttribute(m, func(ad *netlink.AttributeDecoder) {
 			switch ad.Type() {
 			case unix.NFTA_RULE_CHAIN:
 				chain = ad.String()
+			case unix.NFTA_RULE_HANDLE:
+				handle = ad.Uint64()
 			case unix.NFTA_RULE_EXPRESSIONS:
 				ad.Nested(func(list *netlink.AttributeDecoder) error {
 					for list.Next() {
@@ -48,7 +54,10 @@ func (r *Ruleset) rules() (map[string][][]rawExpr, error) {
 		if err != nil {
 			return nil, fmt.Errorf("decode rule: %w", err)
 		}
-		all[chain] = append(all[chain], exprs)
+		if !seen[handle] {
+			seen[handle] = true
+			all[chain] = append(all[chain], exprs)
+		}
 	}
 	return all, nil
 }

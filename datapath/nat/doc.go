@@ -41,5 +41,6 @@
 //
 // [Ruleset.Add], [Ruleset.Remove], [Ruleset.RemoveNetwork] and
 // [Ruleset.Collect] need no lock. [Ruleset.Install] may run beside them; two
-// Installs at once do the work twice but harm nothing.
+// Installs at once do the work twice but harm nothing. No one of them is misled
+// by a transaction that the kernel has prepared and not committed.
 package nat

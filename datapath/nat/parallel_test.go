@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -167,4 +168,44 @@ func TestFailingBatchNamesTheMessageAndChangesNothing(t *testing.T) {
 		t.Errorf("table changed:\n%s", after)
 	}
 	mustAdd(t, r, owner("zlb", "net"), Options{}, source("10.1.0.3/16"))
+}
+
+// The kernel counts a rule's use of its chain before the transaction commits: who
+// prepares to replace the rules must not make them look incomplete to others.
+func TestTransactionThatDoesNotCommitMisleadsNobody(t *testing.T) {
+	r, other := newRuleset(t), mustOpen(t)
+	batch := append([]message{deleteRules()}, allRules()...)
+	batch = append(batch, deleteChain("missing"))
+	var group sync.WaitGroup
+	stop := make(chan struct{})
+	t.Cleanup(group.Wait)
+	t.Cleanup(func() { close(stop) })
+	group.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			const anyGeneration = 0
+			if err := other.commit(anyGeneration, batch); !errors.Is(err, unix.ENOENT) {
+				t.Errorf("commit: %v, want ENOENT", err)
+				return
+			}
+		}
+	})
+	o, sources := owner("zla", "net"), []Source{source("10.1.0.2/16")}
+	short := 0
+	for deadline := time.Now().Add(2 * time.Second); short < 10 && time.Now().Before(deadline); {
+		if _, err := r.lookEndpoint(o, sources, Options{}); errors.Is(err, ErrNoTable) {
+			short++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		mustAdd(t, r, o, Options{}, sources...)
+		if err := r.Check(o, sources, Options{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("the counts were short %d times", short)
 }

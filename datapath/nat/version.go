@@ -3,7 +3,9 @@
 package nat
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -81,6 +83,9 @@ func chainLookups() []message {
 	return requests
 }
 
+// errUses is an ErrNoTable that is not certain: see confirm.
+var errUses = fmt.Errorf("%w", ErrNoTable)
+
 // checkChains reads the replies to chainLookups. It returns an error that is
 // ErrNoTable for what Install would mend; a rule too many is not.
 func checkChains(replies []reply) error {
@@ -97,8 +102,32 @@ func checkChains(replies []reply) error {
 			return fmt.Errorf("%w: chain %s has another type, hook, priority or policy", ErrNoTable, c.name)
 		}
 		if want := uses(all, c.name); is.uses < want {
-			return fmt.Errorf("%w: chain %s has %d uses of %d", ErrNoTable, c.name, is.uses, want)
+			return fmt.Errorf("%w: chain %s has %d uses of %d", errUses, c.name, is.uses, want)
 		}
 	}
 	return nil
+}
+
+// confirm returns a conflict in place of an error of checkChains if no rule is
+// missing. The kernel counts uses when it prepares a transaction: before it
+// commits, and even if it never does (nf_tables_delrule_deactivate in
+// nf_tables_api.c). So while another process replaces the rules, or only tries
+// to, the counts fall short although all rules are in force. The list of rules
+// has what is in force, but takes much longer than the counts.
+func (r *Ruleset) confirm(broken error) error {
+	if !errors.Is(broken, errUses) {
+		return broken
+	}
+	is, err := r.rules()
+	if err != nil {
+		return err
+	}
+	for _, c := range chains() {
+		for _, rule := range c.rules {
+			if !slices.ContainsFunc(is[c.name], rule.matches) {
+				return broken
+			}
+		}
+	}
+	return &conflict{broken}
 }
