@@ -108,6 +108,11 @@ is not as it should be; 4 not permitted.`,
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.networksCommand(),
+		a.loadCommand(),
+		a.attachCommand(),
+		a.detachCommand(),
+		a.unloadCommand(),
+		a.upgradeCommand(),
 	}
 }
 
