@@ -97,6 +97,9 @@ is not as it should be; 4 not permitted.`,
 		if a.format != formatTable && a.format != formatJSON {
 			return usageError{fmt.Errorf("output %q: want table or json", a.format)}
 		}
+		if err := c.ValidateFlagGroups(); err != nil {
+			return usageError{err}
+		}
 		return checkPrivileges(c)
 	}
 	root.AddCommand(a.commands()...)
@@ -113,6 +116,7 @@ func (a *app) commands() []*cobra.Command {
 		a.detachCommand(),
 		a.unloadCommand(),
 		a.upgradeCommand(),
+		a.progCommand(),
 	}
 }
 

@@ -20,7 +20,7 @@ const module = "github.com/zipline-cni/zipline"
 // A package that is not listed may import nothing of ours.
 var arrows = map[string][]string{
 	"cmd/zipline":        {"cni"},
-	"cmd/ziplinectl":     {"loader", "datapath", "ipam"},
+	"cmd/ziplinectl":     {"loader", "loader/prog", "datapath", "ipam"},
 	"cmd/zipline-bench":  {"bench"},
 	"cni":                {"ipam", "datapath"},
 	"datapath":           {"loader", "bpf", "datapath/nat", "datapath/conntrack", "internal/nlink", "internal/rcu"},
