@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "900606a9f97bd5291c4f75e39a6c2315"
+const digest = "1cd9316bb3a43540fd391a2f7ad63595"
