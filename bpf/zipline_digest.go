@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "1cd9316bb3a43540fd391a2f7ad63595"
+const digest = "64ee1c27445be02600f884eaab6ea6a1"
