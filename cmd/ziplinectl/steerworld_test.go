@@ -183,3 +183,6 @@ func (s *countedStream) wantAll(tb testing.TB, what string) {
 		tb.Errorf("%s: %d of %d datagrams arrived, want all of at least 100", what, received, sent)
 	}
 }
+
+// outsideAddr is an address that a container reaches only by translation.
+func (w *steerWorld) outsideAddr() netip.Addr { return testrig.InternetIPv4 }
