@@ -203,3 +203,18 @@ func enterNamespace(path, text string) error {
 	}
 	return nil
 }
+
+// AddressesOf returns the addresses that are published for a device.
+func (n *Node) AddressesOf(index int) ([]netip.Addr, error) {
+	endpoints, err := n.endpoints()
+	if err != nil {
+		return nil, err
+	}
+	var addresses []netip.Addr
+	for addr, ep := range endpoints {
+		if ep.IfIndex == index {
+			addresses = append(addresses, addr)
+		}
+	}
+	return addresses, nil
+}

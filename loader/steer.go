@@ -60,6 +60,19 @@ func (s Site) Load() ([]Step, error) {
 	return s.steer((*Node).ensure)
 }
 
+// Current returns nil if the programs of this binary are pinned with all of their
+// maps and recorded, else what is wrong: what [Site.Load] mends.
+func (s Site) Current() error {
+	node, err := s.node()
+	if err != nil {
+		return err
+	}
+	if err := node.openCurrent(); err != nil {
+		return err
+	}
+	return node.Close()
+}
+
 // AttachDevice attaches the programs of a host veth, and loads what is missing.
 func (s Site) AttachDevice(index int) ([]Step, error) {
 	return s.steer(func(n *Node) error {

@@ -116,6 +116,7 @@ func (a *app) commands() []*cobra.Command {
 		a.detachCommand(),
 		a.unloadCommand(),
 		a.upgradeCommand(),
+		a.repairCommand(),
 		a.gcCommand(),
 		a.progCommand(),
 	}

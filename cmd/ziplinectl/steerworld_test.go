@@ -90,25 +90,42 @@ type steerPod struct {
 // without.
 func (w *steerWorld) attach(config string, cached bool) *steerPod {
 	w.tb.Helper()
-	w.made++
-	p := &steerPod{Container: w.Node.NewContainer(w.tb, fmt.Sprintf("c%d", w.made))}
-	result := new(types100.Result)
 	if cached {
-		p.runtime = testrig.NewRuntime(w.tb, w.Node, config)
-		var err error
-		if result, err = p.runtime.Add(p.Container, nil); err != nil {
-			w.tb.Fatalf("add %s: %v", p.ID, err)
-		}
-	} else {
-		reply := p.Invoke(w.tb, "ADD", config)
-		if err := reply.Err(); err != nil {
-			w.tb.Fatalf("add %s: %v\n%s", p.ID, err, reply.Stderr)
-		}
-		if err := json.Unmarshal([]byte(reply.Stdout), result); err != nil {
-			w.tb.Fatal(err)
-		}
+		return w.attachBy(testrig.NewRuntime(w.tb, w.Node, config))
 	}
-	p.device = result.Interfaces[1].Name
+	c := w.container()
+	reply := c.Invoke(w.tb, "ADD", config)
+	if err := reply.Err(); err != nil {
+		w.tb.Fatalf("add %s: %v\n%s", c.ID, err, reply.Stderr)
+	}
+	result := new(types100.Result)
+	if err := json.Unmarshal([]byte(reply.Stdout), result); err != nil {
+		w.tb.Fatal(err)
+	}
+	return newSteerPod(c, result)
+}
+
+// attachBy is attach with a runtime that has a cache.
+func (w *steerWorld) attachBy(runtime *testrig.Runtime) *steerPod {
+	w.tb.Helper()
+	c := w.container()
+	result, err := runtime.Add(c, nil)
+	if err != nil {
+		w.tb.Fatalf("add %s: %v", c.ID, err)
+	}
+	p := newSteerPod(c, result)
+	p.runtime = runtime
+	return p
+}
+
+func (w *steerWorld) container() *testrig.Container {
+	w.tb.Helper()
+	w.made++
+	return w.Node.NewContainer(w.tb, fmt.Sprintf("c%d", w.made))
+}
+
+func newSteerPod(c *testrig.Container, result *types100.Result) *steerPod {
+	p := &steerPod{Container: c, device: result.Interfaces[1].Name}
 	for _, addr := range testrig.Addresses(result) {
 		if addr.Is4() {
 			p.v4 = addr

@@ -19,8 +19,9 @@ const module = "github.com/zipline-cni/zipline"
 // arrows lists which packages of ours each package may import (docs/architecture.md).
 // A package that is not listed may import nothing of ours.
 var arrows = map[string][]string{
-	"cmd/zipline":        {"cni"},
-	"cmd/ziplinectl":     {"loader", "loader/prog", "datapath", "ipam"},
+	"cmd/zipline": {"cni"},
+	// cni: repair reads what ADD was told from the cache of libcni.
+	"cmd/ziplinectl":     {"loader", "loader/prog", "datapath", "ipam", "cni"},
 	"cmd/zipline-bench":  {"bench"},
 	"cni":                {"ipam", "datapath"},
 	"datapath":           {"loader", "bpf", "datapath/nat", "datapath/conntrack", "internal/nlink", "internal/rcu"},
