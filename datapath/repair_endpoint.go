@@ -265,11 +265,14 @@ func (r *repairer) mendRuleset() error {
 	})
 }
 
+// mendMaps publishes before it attaches: a device that has the programs and is
+// not published is checked as if no address were leased to it, and the container
+// is sending, other than in ADD.
 func (r *repairer) mendMaps(e *Endpoint) (err error) {
 	if !r.spec.accelerated() {
 		return nil
 	}
-	if _, err := (loader.Site{}).AttachDevice(e.Index); err != nil {
+	if _, err := (loader.Site{}).Load(); err != nil {
 		return err
 	}
 	node, err := loader.Find(e.Index)
@@ -282,6 +285,9 @@ func (r *repairer) mendMaps(e *Endpoint) (err error) {
 		if err := node.Upsert(a.Addr(), e.entry(r.spec, a, tracked)); err != nil {
 			return err
 		}
+	}
+	if _, err := (loader.Site{}).AttachDevice(e.Index); err != nil {
+		return err
 	}
 	if !tracked {
 		return nil

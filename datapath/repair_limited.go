@@ -153,8 +153,8 @@ func (l *limited) routes() error {
 	return nil
 }
 
-// programs puts them on a device that is published, and publishes an address as
-// another one of the same subnet and network is.
+// programs publishes an address as another one of the same subnet and network is,
+// and then puts the programs on a device that is published.
 func (l *limited) programs() error {
 	if l.node == nil {
 		return nil
@@ -166,12 +166,6 @@ func (l *limited) programs() error {
 	}
 	if err != nil {
 		return err
-	}
-	if err := l.node.Attached(attrs.Index); err != nil {
-		l.add("program on "+attrs.Name, err.Error(), func() error {
-			_, err := loader.Site{}.AttachDevice(attrs.Index)
-			return err
-		})
 	}
 	for _, addr := range l.addresses {
 		if _, err := l.node.Lookup(addr); !errors.Is(err, loader.ErrNotFound) {
@@ -186,6 +180,15 @@ func (l *limited) programs() error {
 			mend = nil
 		}
 		l.add("endpoint map entry "+addr.String(), "is missing", mend)
+	}
+	if err := l.node.Attached(attrs.Index); err != nil {
+		l.add("program on "+attrs.Name, err.Error(), func() error {
+			if err := published(l.node, attrs); err != nil {
+				return err
+			}
+			_, err := loader.Site{}.AttachDevice(attrs.Index)
+			return err
+		})
 	}
 	return nil
 }

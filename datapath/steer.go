@@ -26,17 +26,56 @@ func (e *ForeignDeviceError) Error() string {
 }
 
 // AttachEndpoint attaches the programs of a host veth to a device. Without
-// force it has to be the host veth of an endpoint; on another device they only
-// cost time, since they know none of its addresses.
+// force it has to be the host veth of an endpoint whose addresses are all
+// published: the programs drop what comes from any other address.
 func AttachEndpoint(device string, force bool) ([]loader.Step, error) {
 	link, err := deviceByName(device)
 	if err != nil {
 		return nil, err
 	}
-	if !force && !isOurs(link.Attrs()) {
-		return nil, &ForeignDeviceError{device, fmt.Sprintf("is no endpoint's: it is in link group %d, not %d or %d", link.Attrs().Group, Group, GroupUnchecked)}
+	attrs := link.Attrs()
+	if !force && !isOurs(attrs) {
+		return nil, &ForeignDeviceError{device, fmt.Sprintf("is no endpoint's: it is in link group %d, not %d or %d, and the programs would drop what comes from addresses that nobody leased", attrs.Group, Group, GroupUnchecked)}
 	}
-	return loader.Site{}.AttachDevice(link.Attrs().Index)
+	if !force {
+		if err := checkPublished(attrs); err != nil {
+			return nil, err
+		}
+	}
+	return loader.Site{}.AttachDevice(attrs.Index)
+}
+
+func checkPublished(attrs *netlink.LinkAttrs) (err error) {
+	node, err := loader.Find(attrs.Index)
+	if errors.Is(err, loader.ErrNotLoaded) {
+		return &ForeignDeviceError{attrs.Name, "is not published, as nothing is loaded: the programs would drop what it sends; repair publishes it and attaches them"}
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, node.Close()) }()
+	return published(node, attrs)
+}
+
+// published returns nil if every address that is routed to a device by us is in
+// the endpoints map for it, and there is one.
+func published(node *loader.Node, attrs *netlink.LinkAttrs) error {
+	addresses, err := addressesOf(attrs.Index)
+	if err != nil {
+		return err
+	}
+	missing := "it"
+	for _, addr := range addresses {
+		missing = ""
+		if entry, err := node.Lookup(addr); err != nil || entry.IfIndex != attrs.Index {
+			missing = addr.String()
+			break
+		}
+	}
+	if missing == "" {
+		return nil
+	}
+	return &ForeignDeviceError{attrs.Name, fmt.Sprintf("is not wholly published (%s): the programs would drop what it sends; repair publishes it and attaches them", missing)}
 }
 
 // AttachUplink attaches the programs of an uplink to a device, and lets packets

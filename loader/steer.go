@@ -29,9 +29,31 @@ func (e *InUseError) Is(target error) bool { return target == ErrInUse }
 // ErrInUse says that endpoints use what was to be unloaded.
 var ErrInUse = errors.New("in use by endpoints")
 
+// ErrOtherLayout says that programs of a version with other maps are attached,
+// which cannot be replaced one by one: they know nothing of this version's maps.
+var ErrOtherLayout = errors.New("programs of another map layout are attached: unload all, then repair")
+
+// checkLayout returns an [ErrOtherLayout] if one of the programs is of another
+// layout: device 0 asks for all devices.
+func checkLayout(held []Placement, index int) error {
+	for _, h := range held {
+		if h.Hook == HookPin || index != 0 && h.Index != index {
+			continue
+		}
+		m, err := memberByID(h.ID, h.Program)
+		if errors.Is(err, errNotOurs) {
+			return fmt.Errorf("%s %d on %s: %w", h.Program, h.ID, h.Device, ErrOtherLayout)
+		}
+		if err == nil {
+			_ = m.program.Close() // only read from
+		}
+	}
+	return nil
+}
+
 // steer runs f with the node's lock held exclusively, and returns what is held
 // otherwise afterwards, also when f failed.
-func (s Site) steer(f func(n *Node) error) (_ []Step, err error) {
+func (s Site) steer(f func(n *Node, held []Placement) error) (_ []Step, err error) {
 	node, err := s.node()
 	if err != nil {
 		return nil, err
@@ -45,7 +67,7 @@ func (s Site) steer(f func(n *Node) error) (_ []Step, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = f(node)
+	err = f(node, before)
 	node.close()
 	after, listErr := s.Placements()
 	if listErr != nil {
@@ -57,7 +79,7 @@ func (s Site) steer(f func(n *Node) error) (_ []Step, err error) {
 // Load loads and pins the programs and maps. What is loaded by another version
 // of this binary is replaced, as [Site.Open] does.
 func (s Site) Load() ([]Step, error) {
-	return s.steer((*Node).ensure)
+	return s.steer(func(n *Node, _ []Placement) error { return n.ensure() })
 }
 
 // Current returns nil if the programs of this binary are pinned with all of their
@@ -75,7 +97,10 @@ func (s Site) Current() error {
 
 // AttachDevice attaches the programs of a host veth, and loads what is missing.
 func (s Site) AttachDevice(index int) ([]Step, error) {
-	return s.steer(func(n *Node) error {
+	return s.steer(func(n *Node, held []Placement) error {
+		if err := checkLayout(held, index); err != nil {
+			return err
+		}
 		if err := n.ensure(); err != nil {
 			return err
 		}
@@ -87,7 +112,10 @@ func (s Site) AttachDevice(index int) ([]Step, error) {
 // missing. See [Node.AttachUplink]. Returns [ErrNotSupported] where flows are
 // not looked up in conntrack: there an uplink has no programs.
 func (s Site) AttachUplinkDevice(index int, mtu uint32) ([]Step, error) {
-	return s.steer(func(n *Node) error {
+	return s.steer(func(n *Node, held []Placement) error {
+		if err := checkLayout(held, index); err != nil {
+			return err
+		}
 		if err := n.ensure(); err != nil {
 			return err
 		}
@@ -109,9 +137,12 @@ func (n *Node) ensure() error {
 // Upgrade replaces every program of ours, on every device, by that of this
 // binary. It loads nothing where nothing is loaded: then it returns
 // [ErrNotLoaded]. No packet misses a program meanwhile, since each is replaced in
-// one step, and the maps stay.
+// one step, and the maps stay. Returns [ErrOtherLayout].
 func (s Site) Upgrade() ([]Step, error) {
-	return s.steer(func(n *Node) error {
+	return s.steer(func(n *Node, held []Placement) error {
+		if err := checkLayout(held, 0); err != nil {
+			return err
+		}
 		if err := n.recover(0); err != nil {
 			return err
 		}
@@ -149,7 +180,7 @@ func (n *Node) replaceAll() error {
 // The stack carries its packets from then on. An uplink is withdrawn first, so
 // that nothing is sent out by it that could not be answered.
 func (s Site) DetachDevice(index int) ([]Step, error) {
-	return s.steer(func(n *Node) error {
+	return s.steer(func(n *Node, _ []Placement) error {
 		switch err := n.recover(index); {
 		case err == nil:
 			err := n.change(func() error { return remove(n.maps[bpf.ZiplineMapUplinks], uint32(index)) })
@@ -172,7 +203,7 @@ func (s Site) DetachDevice(index int) ([]Step, error) {
 // refuses while there are host veths, with an [InUseError]. Pins in a bpffs of
 // another mount namespace stay; [Site.Open] does not believe them.
 func (s Site) Unload(force bool) ([]Step, error) {
-	return s.steer(func(n *Node) error {
+	return s.steer(func(n *Node, _ []Placement) error {
 		endpoints, err := devices()
 		if err != nil {
 			return err

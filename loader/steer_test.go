@@ -7,6 +7,9 @@ import (
 	"os"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 
 	"github.com/zipline-cni/zipline/bpf"
@@ -161,5 +164,38 @@ func TestDetachWithdrawsAnUplink(t *testing.T) {
 	wantSteps(t, "detach uplink", steps, err, 2)
 	if left, err := mustFind(t, 0).Uplinks(); err != nil || len(left) != 0 {
 		t.Errorf("uplinks %v (%v), want none", left, err)
+	}
+}
+
+// A program of another version's layout is ours to take off, and not to replace.
+func TestAnotherLayoutIsUnloadedAndNotReplaced(t *testing.T) {
+	enterNode(t)
+	requireTCX(t)
+	counters, err := ebpf.NewMap(&ebpf.MapSpec{Name: bpf.ZiplineMapCounters, Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 16, MaxEntries: 3})
+	must(t, err)
+	t.Cleanup(func() { _ = counters.Close() })
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: bpf.ZiplineProgFromEndpoint, Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{asm.LoadMapPtr(asm.R1, counters.FD()), asm.Mov.Imm(asm.R0, -1), asm.Return()},
+	})
+	must(t, err)
+	t.Cleanup(func() { _ = program.Close() })
+	c := newContainer(t, 1)
+	attachForeign(t, program, c.index, link.Head())
+	stranger := foreign(t, bpf.ZiplineProgFromEndpoint)
+	attachForeign(t, stranger, c.index, link.Tail())
+	site := Site{}
+	for what, steer := range map[string]func() ([]Step, error){
+		"upgrade": site.Upgrade, "attach": func() ([]Step, error) { return site.AttachDevice(c.index) },
+	} {
+		if _, err := steer(); !errors.Is(err, ErrOtherLayout) {
+			t.Errorf("%s: %v, want %v", what, err, ErrOtherLayout)
+		}
+	}
+	steps, err := site.Unload(true)
+	wantSteps(t, "unload", steps, err, 1)
+	ids, err := queryTCX(c.index, ebpf.AttachTCXIngress)
+	if err != nil || len(ids) != 1 || ids[0] != progID(t, stranger) {
+		t.Errorf("programs %v (%v) are left, want only the stranger's", ids, err)
 	}
 }

@@ -46,8 +46,9 @@ func (a *app) attachCommand() *cobra.Command {
 		Long: `attach puts the programs on the host veth of an endpoint or, with --uplink, on a
 device of a default route, by TCX or else by clsact, and loads them first where
 they are not loaded. What is attached already stays; another version is replaced
-in one step. Another device is refused, unless --force says that it is meant: on a
-device whose addresses nobody published the programs leave every packet alone.`,
+in one step. It refuses a device that is no endpoint's, and an endpoint that is not
+published in the maps (after unload; use repair): the programs of a host veth drop
+what comes from addresses that are not leased to it. --force attaches all the same.`,
 		Example: `  ziplinectl attach zlabcd123456789
   ziplinectl attach eth0 --uplink`,
 		Args:        cobra.ExactArgs(1),
@@ -111,7 +112,9 @@ func (a *app) upgradeCommand() *cobra.Command {
 		Short: "Replace the programs everywhere by those of this binary",
 		Long: `upgrade replaces every program of zipline, on every device and in the bpffs, by
 that of this binary, and prints the old and the new one of each place. Each is
-replaced in one step and the maps stay, so no packet misses a program.`,
+replaced in one step and the maps stay, so no packet misses a program. It refuses
+to replace programs whose maps have another layout: there unload --force and then
+repair do it, with the stack carrying everything in between.`,
 		Example:     "  ziplinectl upgrade -o json",
 		Annotations: map[string]string{needs: needsToChange},
 		RunE: func(*cobra.Command, []string) error {

@@ -61,7 +61,8 @@ func (w *steerWorld) programsOn(device string) (names []string) {
 func TestSteeringLosesNothing(t *testing.T) {
 	w := newSteerWorld(t)
 	config := steerConfig(nil)
-	a, b := w.attach(config, false), w.attach(config, false)
+	a := w.attach(config, true)
+	b := w.attachBy(a.runtime)
 	streams := map[string]*countedStream{
 		"neighbours": newCountedStream(t, &a.Namespace, &b.Namespace, netip.AddrPortFrom(b.v4, 4000)),
 		"IPv6":       newCountedStream(t, &b.Namespace, &a.Namespace, netip.AddrPortFrom(a.v6, 4001)),
@@ -101,12 +102,25 @@ func TestSteeringLosesNothing(t *testing.T) {
 		}
 	}
 	time.Sleep(100 * time.Millisecond)
-	for name, s := range streams {
-		s.wantAll(t, name)
+	if _, err := w.ctl("attach", a.device); err == nil || !strings.Contains(err.Error(), "nothing is loaded") {
+		t.Errorf("attach of what is not published: %v, want a refusal", err)
 	}
 	steer("load")
+	if _, err := w.ctl("attach", a.device); err == nil || !strings.Contains(err.Error(), "not wholly published") {
+		t.Errorf("attach of what is not published: %v, want a refusal", err)
+	}
 	if steps := steer("load"); len(steps) != 0 {
 		t.Errorf("load again did %v", steps)
+	}
+	w.repaired(a.runtime.CacheDir())
+	for _, device := range []string{a.device, b.device, testrig.Uplink} {
+		if len(w.programsOn(device)) == 0 {
+			t.Errorf("after repair the kernel has no programs on %s", device)
+		}
+	}
+	time.Sleep(100 * time.Millisecond)
+	for name, s := range streams {
+		s.wantAll(t, name)
 	}
 }
 
