@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "64ee1c27445be02600f884eaab6ea6a1"
+const digest = "41ba3bf9f826a52c94c75052b03269ff"
