@@ -78,7 +78,7 @@ func TestWithoutRightsItSaysWhatItCouldNotLookAt(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"bpffs", "conntrack-functions", "ctnetlink", "forward-policy", "ipsec", "jit", "nftables", "programs", "redirect-peer",
+		"bpffs", "conntrack-functions", "ctnetlink", "forward-policy", "ipsec", "jit", "netdev-chains", "nftables", "programs", "redirect-peer",
 		"tc-programs", "tcx", "tier", "veth",
 	}
 	var got []string

@@ -28,6 +28,7 @@ var netfilterChecks = []Check{
 	{"conntrack-timeouts", topicNetfilter, "timeouts of established flows", "below some seconds: pauses end flows", checkTimeouts},
 	{"conntrack-table", topicNetfilter, "flows in the conntrack table, of how many", "above 80 %; above 95 % is a problem: new flows are dropped", checkTable},
 	{"forward-policy", topicNetfilter, "base chains that drop what is forwarded by default", "there is one: containers reach others only where it has a rule", checkForwardPolicy},
+	{"netdev-chains", topicNetfilter, "nftables chains of family netdev on uplinks and host veths", "any: their rules do not see what eBPF carries", checkNetdev},
 }
 
 func checkVeth(n *node) []Finding {

@@ -76,6 +76,17 @@ func TestNetfilter(t *testing.T) {
 		{"a policy of drop", func(p *patient) {
 			p.shell("nft add table inet other; nft 'add chain inet other forward_ { type filter hook forward priority 0; policy drop; }'; nft 'add rule inet other forward_ iifname eth0 accept'; nft 'add chain inet other input_ { type filter hook input priority 0; policy drop; }'")
 		}, []string{"warning forward-policy: inet other forward_"}},
+		{"a policy of accept", func(p *patient) {
+			p.shell("nft add table inet other; nft 'add chain inet other forward_ { type filter hook forward priority 0; policy accept; }'")
+		}, nil},
+		{"chains on devices", func(p *patient) {
+			p.endpoint("zl0")
+			p.shell(`ip link add aside type veth peer name aside2; nft add table netdev other
+				nft 'add chain netdev other one_ { type filter hook ingress device uplink0 priority 0; }'
+				nft 'add chain netdev other two_ { type filter hook egress devices = { zl0, aside } priority 0; }'
+				nft 'add chain netdev other three_ { type filter hook ingress device aside priority 0; }'
+				nft 'add chain netdev other none_'`)
+		}, []string{"warning netdev-chains: netdev other one_", "warning netdev-chains: netdev other two_"}},
 		{"a policy of drop, with the plugin firewall", func(p *patient) {
 			p.shell("nft add table ip other; nft 'add chain ip other forward_ { type filter hook forward priority 0; policy drop; }'")
 			p.write("/etc/cni/net.d/one.conflist", `{"cniVersion": "1.0.0", "name": "one", "plugins": [

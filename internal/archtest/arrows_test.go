@@ -27,7 +27,7 @@ var arrows = map[string][]string{
 	"datapath":           {"loader", "bpf", "datapath/nat", "datapath/conntrack", "internal/nlink", "internal/rcu"},
 	"datapath/nat":       {"internal/nfnl"},
 	"datapath/conntrack": {"internal/nfnl"},
-	"datapath/doctor":    {"datapath", "datapath/nat", "loader", "bpf", "internal/nlink"},
+	"datapath/doctor":    {"datapath", "datapath/nat", "loader", "bpf", "internal/nlink", "internal/nfnl"},
 	"loader":             {"bpf", "internal/rcu"},
 	// The counters say who carried a measured packet, and no figure counts without.
 	"bench":              {"bench/load", "internal/testrig", "internal/reference", "internal/tbrun", "internal/testutil", "loader", "bpf"},
