@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "41ba3bf9f826a52c94c75052b03269ff"
+const digest = "0055067afd5f9477b962713353dead43"

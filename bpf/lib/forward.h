@@ -202,9 +202,8 @@ static __always_inline int forward_tracked(struct __sk_buff *skb, const struct p
 }
 
 /*
- * Note the port by which a container is reached. Of packets that check in as
- * well: an answer that nobody asks about goes through the stack, and takes away
- * what the packet was admitted by.
+ * Also of packets that check in: an answer that nobody asks about goes through
+ * the stack, and takes away what they are admitted by.
  */
 static __always_inline void forward_note(const struct packet *pkt, const struct flow *flow, bool v4,
 					 const struct endpoint *source)
