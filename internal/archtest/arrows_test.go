@@ -20,13 +20,14 @@ const module = "github.com/zipline-cni/zipline"
 // A package that is not listed may import nothing of ours.
 var arrows = map[string][]string{
 	"cmd/zipline": {"cni"},
-	// cni: repair reads what ADD was told from the cache of libcni.
-	"cmd/ziplinectl":     {"loader", "loader/prog", "datapath", "ipam", "cni"},
+	// cni only to check a configuration as ADD does, and to read what ADD was told.
+	"cmd/ziplinectl":     {"loader", "loader/prog", "datapath", "datapath/doctor", "ipam", "cni"},
 	"cmd/zipline-bench":  {"bench"},
 	"cni":                {"ipam", "datapath"},
 	"datapath":           {"loader", "bpf", "datapath/nat", "datapath/conntrack", "internal/nlink", "internal/rcu"},
 	"datapath/nat":       {"internal/nfnl"},
 	"datapath/conntrack": {"internal/nfnl"},
+	"datapath/doctor":    {"datapath", "datapath/nat", "loader", "bpf", "internal/nlink", "internal/nfnl"},
 	"loader":             {"bpf", "internal/rcu"},
 	// The counters say who carried a measured packet, and no figure counts without.
 	"bench":              {"bench/load", "internal/testrig", "internal/reference", "internal/tbrun", "internal/testutil", "loader", "bpf"},
