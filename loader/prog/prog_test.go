@@ -44,6 +44,15 @@ func enter(tb testing.TB) {
 	}
 }
 
+// requireTCX skips a test that is about TCX on a kernel without.
+func requireTCX(tb testing.TB) {
+	tb.Helper()
+	l, err := netlink.LinkByName("lo")
+	must(tb, err)
+	_, err = listTCX(l.Attrs(), Ingress)
+	testutil.RequireKernel(tb, "tcx", err)
+}
+
 func must(tb testing.TB, err error) {
 	tb.Helper()
 	if err != nil {
@@ -135,6 +144,9 @@ func TestPacketsMeetProgramsInTheOrderThatWasAskedFor(t *testing.T) {
 		} {
 			t.Run(fmt.Sprintf("clsact %v %s %s", clsact, c.where, c.anchor), func(t *testing.T) {
 				enter(t)
+				if !clsact {
+					requireTCX(t)
+				}
 				a, b, o := marker("mark_a"), marker("mark_b"), marker("mark_c")
 				a.Clsact, b.Clsact, o.Clsact = clsact, clsact, clsact
 				if have := markOf(t); have != "" {
@@ -166,6 +178,7 @@ func TestPacketsMeetProgramsInTheOrderThatWasAskedFor(t *testing.T) {
 
 func TestAnAnchorMayBeAnID(t *testing.T) {
 	enter(t)
+	requireTCX(t)
 	first := mustAttach(t, marker("mark_a"))
 	mustAttach(t, marker("mark_a"))
 	o := marker("mark_b")
@@ -189,6 +202,7 @@ func TestAnAnchorMayBeAnID(t *testing.T) {
 
 func TestAPinnedLinkIsReplacedInItsPlace(t *testing.T) {
 	enter(t)
+	requireTCX(t)
 	o := marker("mark_a")
 	o.Pin = "watch/first"
 	a := mustAttach(t, o)
@@ -218,6 +232,7 @@ func TestAPinnedLinkIsReplacedInItsPlace(t *testing.T) {
 
 func TestThePinOfADeviceThatIsGoneIsTakenOver(t *testing.T) {
 	enter(t)
+	requireTCX(t)
 	o := marker("mark_a")
 	o.Pin, o.Device = "watch", "far0"
 	mustAttach(t, o)
@@ -285,6 +300,7 @@ func TestAVerifierLogHasBothEndsOfTheStory(t *testing.T) {
 
 func TestShowTellsWhatAProgramDoes(t *testing.T) {
 	enter(t)
+	requireTCX(t)
 	a := mustAttach(t, marker("mark_a"))
 	d, err := Show("mark_a")
 	must(t, err)
