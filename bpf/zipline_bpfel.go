@@ -44,6 +44,11 @@ type ZiplineEndpoint struct {
 	Pad          uint32
 }
 
+type ZiplineNatPorts struct {
+	_    structs.HostLayout
+	Seen [65536]uint8
+}
+
 type ZiplineReason uint32
 
 const (
@@ -112,6 +117,7 @@ const (
 	ZiplineMapCounters        = "counters"
 	ZiplineMapDevices         = "devices"
 	ZiplineMapEndpoints       = "endpoints"
+	ZiplineMapNatPorts        = "nat_ports"
 	ZiplineMapUplinks         = "uplinks"
 	ZiplineProgFromEndpoint   = "from_endpoint"
 	ZiplineProgFromUplink     = "from_uplink"
@@ -177,6 +183,7 @@ type ZiplineMapSpecs struct {
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Devices   *ebpf.MapSpec `ebpf:"devices"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
+	NatPorts  *ebpf.MapSpec `ebpf:"nat_ports"`
 	Uplinks   *ebpf.MapSpec `ebpf:"uplinks"`
 }
 
@@ -212,6 +219,7 @@ type ZiplineMaps struct {
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Devices   *ebpf.Map `ebpf:"devices"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
+	NatPorts  *ebpf.Map `ebpf:"nat_ports"`
 	Uplinks   *ebpf.Map `ebpf:"uplinks"`
 }
 
@@ -220,6 +228,7 @@ func (m *ZiplineMaps) Close() error {
 		m.Counters,
 		m.Devices,
 		m.Endpoints,
+		m.NatPorts,
 		m.Uplinks,
 	)
 }

@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "900606a9f97bd5291c4f75e39a6c2315"
+const digest = "64ee1c27445be02600f884eaab6ea6a1"

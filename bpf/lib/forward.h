@@ -162,7 +162,11 @@ static __always_inline int forward_inbound(struct __sk_buff *skb, const struct p
 	if (endpoint_lookup(&pkt->saddr))
 		return -REASON_NEXT_OWN_SOURCE;
 	ret = reverse_path(skb, pkt, flow, v4, dest);
-	return ret ?: forward_local(skb, pkt, flow, v4, dest, true);
+	if (ret)
+		return ret;
+	/* The container may never answer. */
+	port_note(pkt->ports.dest);
+	return forward_local(skb, pkt, flow, v4, dest, true);
 }
 
 /**
@@ -212,11 +216,17 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	struct flow flow;
 	int ret;
 
+	if (!source && !endpoint_lookup(&pkt->daddr) && !port_noted(pkt->ports.dest))
+		return -REASON_NEXT_NO_ENDPOINT;
 	ret = conntrack_flow(skb, pkt, v4, &flow);
 	if (ret == -REASON_NEXT_UNTRACKED)
 		return source ? forward_direct(skb, pkt, source) : ret;
-	if (!ret)
+	if (!ret) {
+		if (source && (pkt->ports.source != flow.ports.source ||
+			       !address_equal(&pkt->saddr, &flow.saddr, v4)))
+			port_note(flow.ports.source);
 		ret = forward_tracked(skb, pkt, &flow, v4, source);
+	}
 	if (-ret >= REASON_NEXT_FIRST)
 		skb->tc_index = flow.admit;
 	return ret;

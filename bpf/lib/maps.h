@@ -81,6 +81,15 @@ struct uplink {
 };
 
 /**
+ * struct nat_ports - the ports by which outside reaches containers
+ * @seen: when each of them (as it is on the wire) was last in use: the lower
+ *        bits of port_clock()
+ */
+struct nat_ports {
+	__u8 seen[65536];
+};
+
+/**
  * struct counter - one row of the counters map
  * @packets: how many (a GSO packet counts once)
  * @bytes: their length with the Ethernet header
@@ -122,6 +131,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct uplink);
 } uplinks SEC(".maps");
+
+/* Written and read by the programs: see lib/port.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct nat_ports);
+} nat_ports SEC(".maps");
 
 /* Written by the programs, one row per hook and reason; read by the loader package. */
 struct {
