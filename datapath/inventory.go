@@ -81,14 +81,20 @@ func attachedOf(attrs *netlink.LinkAttrs) Attached {
 		NetnsID: attrs.NetNsID, PeerIndex: attrs.ParentIndex,
 		Up: attrs.OperState == netlink.OperUp, SourceCheck: attrs.Group == Group,
 	}
-	if s := attrs.Statistics; s != nil {
-		a.ToContainer = Traffic{s.TxPackets, s.TxBytes}
-		a.FromContainer = Traffic{s.RxPackets, s.RxBytes}
-	}
+	a.readTraffic(attrs.Statistics)
 	if fields := strings.Split(attrs.Alias, " "); len(fields) == 4 && fields[0] == aliasMark {
 		a.Attachment = Attachment{Network: fields[1], ContainerID: fields[2], IfName: fields[3]}
 	}
 	return a
+}
+
+// readTraffic takes what the host veth counted.
+func (a *Attached) readTraffic(s *netlink.LinkStatistics) {
+	if s == nil {
+		return
+	}
+	a.ToContainer = Traffic{s.TxPackets, s.TxBytes}
+	a.FromContainer = Traffic{s.RxPackets, s.RxBytes}
 }
 
 // routedAddresses returns the addresses of our host routes by device.

@@ -4,9 +4,11 @@ package datapath
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/internal/nlink"
@@ -60,7 +62,7 @@ func (i *Inspected) ByEBPF() Traffic {
 	return i.Inside.Received.minus(i.ToContainer)
 }
 
-// minus never goes below zero: the two devices are not read at one moment.
+// minus never goes below zero: see inside.
 func (t Traffic) minus(o Traffic) Traffic {
 	return Traffic{t.Packets - min(t.Packets, o.Packets), t.Bytes - min(t.Bytes, o.Bytes)}
 }
@@ -88,7 +90,7 @@ func Inspect(list []Attached, node *loader.Node, opts InspectOptions) ([]Inspect
 	inspected := make([]Inspected, 0, len(list))
 	for _, a := range list {
 		i := Inspected{Attached: a, Forwarding: ForwardingKernel, Tier: loader.TierKernel, Entries: entries[a.Index], Programs: programs[a.Index]}
-		if i.Inside, err = inside(&a); err != nil {
+		if i.Inside, err = inside(&i.Attached); err != nil {
 			return nil, err
 		}
 		i.readForwarding()
@@ -175,12 +177,35 @@ func wrongPrograms(node *loader.Node, i *Inspected) error {
 	return nil
 }
 
-// inside reads the container's device without entering its namespace. It is read
-// after the host's, so what the stack delivered is among what it received.
+// inside reads the container's device without entering its namespace, nil where
+// it is gone. The host veth is read again after it until it has sent nothing in
+// between, so that the difference of the two is not what the stack delivered in
+// that moment; where there is no such moment, it is too little, never too much.
 func inside(a *Attached) (*Inside, error) {
 	if a.NetnsID < 0 || a.PeerIndex == 0 {
 		return nil, nil
 	}
+	for try := 1; ; try++ {
+		before := a.ToContainer
+		in, err := readInside(a)
+		if in == nil || err != nil {
+			return nil, err
+		}
+		host, err := netlink.LinkByIndex(a.Index)
+		if isNotFound(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read device %s: %w", a.HostDevice, err)
+		}
+		a.readTraffic(host.Attrs().Statistics)
+		if a.ToContainer == before || try == dumpTries {
+			return in, nil
+		}
+	}
+}
+
+func readInside(a *Attached) (*Inside, error) {
 	attrs, err := nlink.LinkIn(a.NetnsID, a.PeerIndex)
 	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
 		return nil, nil // gone with its namespace

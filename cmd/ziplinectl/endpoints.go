@@ -34,7 +34,7 @@ type endpointJSON struct {
 	Received        *trafficJSON   `json:"received" doc:"all that came to the container, by the stack or by eBPF; null where its device cannot be read"`
 	ReceivedByStack trafficJSON    `json:"receivedByStack" doc:"the part of it that came through the device on the node: what the stack delivered, and answers of the programs to ARP and ND"`
 	ReceivedByEBPF  *trafficJSON   `json:"receivedByEbpf" doc:"the rest: what eBPF delivered past the stack and that device; null likewise"`
-	Sent            trafficJSON    `json:"sent" doc:"all that the container sent; how much of it eBPF carried is counted by network, not by endpoint"`
+	Sent            trafficJSON    `json:"sent" doc:"all that the container sent, whoever carried it on: that is not counted by endpoint"`
 	Problem         string         `json:"problem" doc:"what is wrong with its programs; empty for nothing"`
 }
 
@@ -65,8 +65,8 @@ RECEIVED is all that came to the container, BY-EBPF the part of it that eBPF
 delivered past the stack: what the container's device received and the device on
 the node did not send. Kernels before 6.7 (and stable ones without "bpf: Fix
 dev's rx stats for bpf_redirect_peer traffic") do not count what is delivered so;
-there both lack it. SENT is all that the container sent: how much of that eBPF
-carried is not known by endpoint.`,
+there both lack it. SENT is all that the container sent, whoever carried it on:
+that is not counted by endpoint.`,
 		Example: `  ziplinectl endpoints
   ziplinectl endpoints 4f1c -o wide
   ziplinectl endpoints --network pods --address 10.62.0.0/24 -o json`,
