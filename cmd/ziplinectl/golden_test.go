@@ -74,8 +74,9 @@ var (
 		Networks: []string{"pods"}, Endpoints: endpointsStatusJSON{3, 2, forwardingJSON{1, 1, 1}},
 		Uplinks: []uplinkJSON{{"eth0", 2, 1500, true, ""}, {"", 5, 0, false, "the device is gone"}},
 		Ruleset: rulesetJSON{true, false}, Packets: verdictsJSON{trafficJSON{4057, 67108264}, trafficJSON{1, 98}, trafficJSON{120, 9800}},
-		Maps:     []mapUseJSON{{"endpoints", 32768, 65536, half}},
-		Findings: []findingJSON{{"device zlzzxpzt7gtek47", "is down", "ip link set zlzzxpzt7gtek47 up"}},
+		Leftovers: 2,
+		Maps:      []mapUseJSON{{"endpoints", 32768, 65536, half}},
+		Findings:  []findingJSON{{"device zlzzxpzt7gtek47", "is down", "ip link set zlzzxpzt7gtek47 up"}},
 	}
 	freshStatus = &statusJSON{Tier: "direct", Missing: "bpf_skb_ct_lookup: not supported by this kernel", Hook: "clsact"}
 )

@@ -28,6 +28,7 @@ type statusJSON struct {
 	Ruleset   rulesetJSON         `json:"ruleset" doc:"the nftables table inet zipline"`
 	Packets   verdictsJSON        `json:"packets" doc:"what the programs on host devices and uplinks decided since the maps were made; a packet that crosses two counts twice"`
 	Maps      []mapUseJSON        `json:"maps" doc:"maps that can fill up, the fullest first"`
+	Leftovers int                 `json:"leftovers" doc:"addresses in the endpoints map whose device is gone, of containers that died and whose DEL is still to come; GC removes them where it never comes"`
 	Findings  []findingJSON       `json:"findings" doc:"what is not as it should be; the exit code is 3 if there is any"`
 }
 
@@ -100,7 +101,7 @@ func statusOf(o *datapath.Overview) *statusJSON {
 		Release: release, Loaded: o.Loaded, Tier: string(o.Tier), Missing: oneLine(o.Missing), Hook: "tcx", BPFFS: o.BPFFS, Pins: o.PinDir,
 		Networks: []string{}, Uplinks: []uplinkJSON{}, Maps: []mapUseJSON{}, Findings: []findingJSON{},
 		Ruleset: rulesetJSON{Present: o.HaveTable(), Complete: o.Table == nil},
-		Packets: verdictsJSON{trafficOf(o.Redirected), trafficOf(o.Dropped), trafficOf(o.Left)},
+		Packets: verdictsJSON{trafficOf(o.Redirected), trafficOf(o.Dropped), trafficOf(o.Left)}, Leftovers: o.Leftovers,
 	}
 	if o.TCX != nil {
 		v.Hook = "clsact"
@@ -155,6 +156,9 @@ func statusRows(g *grid, v *statusJSON) {
 	if len(v.Maps) > 0 {
 		m := v.Maps[0]
 		g.row("fullest map", fmt.Sprintf("%s: %d of %d (%.1f%%)", m.Name, m.Entries, m.MaxEntries, 100*m.Pressure))
+	}
+	if v.Leftovers > 0 {
+		g.row("leftovers", plural(uint64(v.Leftovers), "published address")+" of devices that are gone: DEL is still to come, or GC")
 	}
 	for _, f := range v.Findings {
 		g.row(g.bad("finding"), fmt.Sprintf("%s: %s; to mend: %s", f.Object, f.Wrong, f.Mend))

@@ -145,3 +145,13 @@ func TestStatusWithoutAVisibleBPFFS(t *testing.T) {
 		t.Errorf("exit code %d, %+v", code, v)
 	}
 }
+
+func TestStatusCountsWhatTheDeadLeave(t *testing.T) {
+	s := newStage(t, testrig.Options{})
+	s.attach(config("net", "direct", 62))
+	s.Node.MustRun(t, "ip", "link", "del", s.attach(config("net", "direct", 62)).device)
+	v, code := s.status()
+	if code != exitOK || v.Leftovers != 2 || v.Endpoints.Total != 1 || len(v.Findings) > 0 {
+		t.Errorf("exit code %d, %+v", code, v)
+	}
+}

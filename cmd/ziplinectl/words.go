@@ -78,10 +78,13 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// plural writes a number with its noun.
+// plural writes a number with its noun, whose plural is regular.
 func plural(n uint64, noun string) string {
 	if n == 1 {
 		return "1 " + noun
+	}
+	if strings.HasSuffix(noun, "s") {
+		noun += "e"
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
 }
