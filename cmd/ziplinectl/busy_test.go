@@ -52,6 +52,22 @@ func TestCommandsWhileContainersComeAndGo(t *testing.T) {
 	}
 }
 
+func TestLookingChangesNothing(t *testing.T) {
+	s := newStage(t, testrig.Options{})
+	for _, node := range []string{"fresh", "used"} {
+		before := s.Node.Snapshot(t)
+		for _, command := range []string{"status", "networks", "endpoints", "leases", "programs", "maps"} {
+			if code, _, errs := s.run(command); code != exitOK {
+				t.Errorf("%s: exit code %d, stderr %q", command, code, errs)
+			}
+		}
+		if diff := before.Diff(s.Node.Snapshot(t)); len(diff) > 0 {
+			t.Errorf("%s node: %q", node, diff)
+		}
+		s.attach(config("net", "direct", 62))
+	}
+}
+
 // without executes a command line on a thread that lacks a capability.
 func (s *stage) without(capability uint, args ...string) (code int, stdout, stderr string) {
 	s.tb.Helper()
