@@ -210,6 +210,9 @@ func readInside(a *Attached) (*Inside, error) {
 	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
 		return nil, nil // gone with its namespace
 	}
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return nil, nil // a namespace of a user namespace that is not ours
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -69,6 +70,11 @@ func TestStatusFindsWhatIsWrong(t *testing.T) {
 	}{
 		{"a container's device is down", func(s *stage, a *actor) {
 			a.MustRun(s.tb, "ip", "link", "set", "eth0", "down")
+			// The kernel tells the other end in a work queue (linkwatch).
+			deadline := time.Now().Add(testrig.Timeout)
+			for s.link(&s.Node.Namespace, a.device).State == "UP" && time.Now().Before(deadline) {
+				time.Sleep(10 * time.Millisecond)
+			}
 		}, []string{"device %d"}},
 		{"forwarding of a device is off", func(s *stage, a *actor) {
 			s.Node.SetSysctl(s.tb, "ipv4/conf/"+a.device+"/forwarding", "0")
