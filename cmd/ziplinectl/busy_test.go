@@ -27,7 +27,7 @@ func TestCommandsWhileContainersComeAndGo(t *testing.T) {
 		for ; !done.Load(); looks++ {
 			for _, line := range []string{"status", "networks", "endpoints -o wide", "leases", "programs", "maps"} {
 				err := s.Node.Do(func() error {
-					if code, out, errs := execute(strings.Fields(line)...); code != exitOK {
+					if code, out, errs := execute(t, strings.Fields(line)...); code != exitOK {
 						t.Errorf("%s: exit code %d, stderr %q\n%s", line, code, errs, out)
 					}
 					return nil
@@ -83,7 +83,7 @@ func (s *stage) without(capability uint, args ...string) (code int, stdout, stde
 		if err := unix.Capset(&header, &data[0]); err != nil {
 			return err
 		}
-		code, stdout, stderr = execute(args...)
+		code, stdout, stderr = execute(s.tb, args...)
 		return nil
 	})
 	if err != nil {
@@ -114,7 +114,7 @@ func TestCommandsSayWhatTheyNeed(t *testing.T) {
 		if err := unix.Setfsuid(65534); err != nil {
 			return err
 		}
-		if code, out, errs := execute("leases"); code != exitPermission || out != "" || !strings.Contains(errs, "permission denied") {
+		if code, out, errs := execute(t, "leases"); code != exitPermission || out != "" || !strings.Contains(errs, "permission denied") {
 			t.Errorf("leases as nobody: exit code %d, stdout %q, stderr %q", code, out, errs)
 		}
 		return nil

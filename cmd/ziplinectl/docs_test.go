@@ -17,7 +17,7 @@ import (
 )
 
 func TestReferenceIsCurrent(t *testing.T) {
-	code, text, errs := execute("docs")
+	code, text, errs := execute(t, "docs")
 	if code != exitOK || errs != "" {
 		t.Fatalf("exit code %d, stderr %q", code, errs)
 	}
@@ -136,7 +136,7 @@ func TestCompletion(t *testing.T) {
 
 func TestCompletionScriptsAreTakenByTheirShells(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
-		code, script, errs := execute("completion", shell)
+		code, script, errs := execute(t, "completion", shell)
 		if code != exitOK || script == "" || errs != "" {
 			t.Errorf("%s: exit code %d, stderr %q", shell, code, errs)
 		}

@@ -11,7 +11,8 @@ import (
 )
 
 // execute runs a command line and returns its exit code and what it wrote.
-func execute(args ...string) (code int, stdout, stderr string) {
+func execute(tb testing.TB, args ...string) (code int, stdout, stderr string) {
+	tb.Helper()
 	var out, errs bytes.Buffer
 	code = run(args, streams{out: &out, err: &errs})
 	return code, out.String(), errs.String()
@@ -19,7 +20,7 @@ func execute(args ...string) (code int, stdout, stderr string) {
 
 func TestUsageErrors(t *testing.T) {
 	for _, line := range []string{"nope", "networks extra", "networks --nope", "networks -o yaml", "networks -o"} {
-		code, out, errs := execute(strings.Fields(line)...)
+		code, out, errs := execute(t, strings.Fields(line)...)
 		if code != exitUsage || out != "" || strings.Count(errs, "\n") != 1 {
 			t.Errorf("%q: exit code %d, stdout %q, stderr %q", line, code, out, errs)
 		}
@@ -44,7 +45,7 @@ func TestEveryCommandHasAnExampleAndOneLineOfHelp(t *testing.T) {
 
 func TestHelpIsNoFailure(t *testing.T) {
 	for _, line := range []string{"", "--help", "help networks", "networks -h", "--version"} {
-		if code, out, errs := execute(strings.Fields(line)...); code != exitOK || out == "" || errs != "" {
+		if code, out, errs := execute(t, strings.Fields(line)...); code != exitOK || out == "" || errs != "" {
 			t.Errorf("%q: exit code %d, stdout %q, stderr %q", line, code, out, errs)
 		}
 	}

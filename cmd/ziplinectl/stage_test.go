@@ -97,7 +97,7 @@ func (s *stage) attach(conf string) *actor {
 func (s *stage) run(args ...string) (code int, stdout, stderr string) {
 	s.tb.Helper()
 	err := s.Node.Do(func() error {
-		code, stdout, stderr = execute(args...)
+		code, stdout, stderr = execute(s.tb, args...)
 		return nil
 	})
 	if err != nil {
