@@ -4,30 +4,9 @@ package ipam
 
 import (
 	"errors"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 )
-
-// Served lists the networks below a data directory whose leases this package has
-// managed: host-local alone does not make their index. A missing directory has none.
-func Served(dataDir string) ([]string, error) {
-	entries, err := os.ReadDir(dataDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, ioError("read", dataDir, err)
-	}
-	var networks []string
-	for _, entry := range entries {
-		if info, err := os.Stat(filepath.Join(dataDir, entry.Name(), ownName)); err == nil && info.IsDir() {
-			networks = append(networks, entry.Name())
-		}
-	}
-	return networks, nil
-}
 
 // Stale returns the leases of a network that nobody holds any more, as held
 // says, and with end ends them. held is asked under the directory's lock, so a

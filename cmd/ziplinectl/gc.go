@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -15,15 +16,15 @@ import (
 
 // leftoverJSON is something that was removed, or that gc --dry-run would remove.
 type leftoverJSON struct {
-	Kind   string `json:"kind"`
-	Object string `json:"object"`
-	Of     string `json:"of"`
+	Kind   string `json:"kind" doc:"element (of the nft table), entry (of a map), guard (of a subnet), lease, or node (pins or state of a network namespace)"`
+	Object string `json:"object" doc:"what was removed, or with --dry-run would be"`
+	Of     string `json:"of" doc:"what it belonged to"`
 }
 
 func (a *app) gcCommand() *cobra.Command {
 	var dryRun bool
 	var dataDirs []string
-	c := &cobra.Command{
+	c := describes([]leftoverJSON{}, &cobra.Command{
 		Use:   "gc",
 		Short: "Remove what is left of endpoints that are gone",
 		Long: `gc removes, and lists, what is left of endpoints whose device is gone (a container
@@ -57,7 +58,7 @@ devices that are there.`,
 			})
 			return errors.Join(err, printErr)
 		},
-	}
+	})
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only list what would be removed")
 	c.Flags().StringSliceVar(&dataDirs, "data-dir", []string{"/var/lib/cni/networks"}, "directory of leases, as ipam.dataDir")
 	return c
@@ -98,13 +99,18 @@ func collectLeftovers(remove bool, dataDirs []string) ([]leftoverJSON, error) {
 }
 
 func collectLeases(dir string, remove bool) ([]leftoverJSON, error) {
-	networks, err := ipam.Served(dir)
+	networks, err := ipam.Networks(dir)
 	if err != nil {
 		return nil, err
 	}
 	var list []leftoverJSON
 	var errs []error
 	for _, network := range networks {
+		listing, err := ipam.List(filepath.Join(dir, network))
+		if err != nil || !listing.Ours {
+			errs = append(errs, err)
+			continue
+		}
 		held := func(l ipam.Lease) bool {
 			attachment := datapath.Attachment{Network: network, ContainerID: l.Owner.ContainerID, IfName: l.Owner.IfName}
 			// Of the older format, without an interface, nothing can be said.

@@ -15,17 +15,17 @@ import (
 // progJSON is a program on a side of a device. linkId and priority are 0 where
 // there is no link or filter.
 type progJSON struct {
-	Device     string `json:"device"`
-	Direction  string `json:"direction"`
-	Hook       string `json:"hook"`
-	Position   int    `json:"position"`
-	ProgramID  uint32 `json:"programId"`
-	Program    string `json:"program"`
-	Tag        string `json:"tag"`
-	LinkID     uint32 `json:"linkId"`
-	Pin        string `json:"pin"`
-	Priority   uint16 `json:"priority"`
-	ReplacedID uint32 `json:"replacedProgramId,omitempty"`
+	Device     string `json:"device" doc:"the device"`
+	Direction  string `json:"direction" doc:"ingress or egress, as the device sees it"`
+	Hook       string `json:"hook" doc:"tcx or clsact"`
+	Position   int    `json:"position" doc:"from 1, the order in which packets meet the programs of a hook; tcx comes before clsact"`
+	ProgramID  uint32 `json:"programId" doc:"the kernel's id of the program"`
+	Program    string `json:"program" doc:"its name, as much as the kernel keeps"`
+	Tag        string `json:"tag" doc:"the kernel's hash of its instructions"`
+	LinkID     uint32 `json:"linkId" doc:"the kernel's id of the link, 0 where the device owns the attachment"`
+	Pin        string `json:"pin" doc:"path of the link's pin, empty for none that can be seen"`
+	Priority   uint16 `json:"priority" doc:"of the clsact filter, 0 for tcx"`
+	ReplacedID uint32 `json:"replacedProgramId" doc:"the program whose place at the pin it took, 0 for none"`
 }
 
 func (a *app) progCommand() *cobra.Command {
@@ -73,7 +73,7 @@ func (f *progFlags) options(file string) (prog.Options, error) {
 
 func (a *app) progAttachCommand() *cobra.Command {
 	f := new(progFlags)
-	c := &cobra.Command{
+	c := describes(progJSON{}, &cobra.Command{
 		Use:   "attach FILE.o",
 		Short: "Load a tc program from an object file and attach it",
 		Long: `attach loads one program of an object file and attaches it to a side of a device,
@@ -101,7 +101,7 @@ the same place. Maps that ask to be pinned by name are shared below /sys/fs/bpf.
 			row.ReplacedID = replaced
 			return a.print(row, func(g *grid) { progTable(g, []progJSON{row}) })
 		},
-	}
+	})
 	flags := c.Flags()
 	flags.StringVar(&f.Program, "program", "", "name of the program, where the file has several")
 	flags.StringVar(&f.Section, "section", "", "its section, in place of its name")
@@ -123,7 +123,7 @@ the same place. Maps that ask to be pinned by name are shared below /sys/fs/bpf.
 
 func (a *app) progListCommand() *cobra.Command {
 	var device string
-	c := &cobra.Command{
+	c := describes([]progJSON{}, &cobra.Command{
 		Use:   "list",
 		Short: "List the programs on devices, in the order in which packets meet them",
 		Long: `list prints every tc program on the devices of this network namespace, whoever
@@ -142,7 +142,7 @@ clsact.`,
 			}
 			return a.print(rows, func(g *grid) { progTable(g, rows) })
 		},
-	}
+	})
 	c.Flags().StringVar(&device, "dev", "", "only this device")
 	return c
 }
@@ -150,7 +150,7 @@ clsact.`,
 func (a *app) progDetachCommand() *cobra.Command {
 	var device string
 	var ingress, egress bool
-	c := &cobra.Command{
+	c := describes(progJSON{}, &cobra.Command{
 		Use:   "detach ID|NAME",
 		Short: "Take a program off a device",
 		Long: `detach takes a program off a device, whoever attached it and however, and removes
@@ -176,7 +176,7 @@ the pin of its link. The program itself is gone when nothing else holds it.`,
 			row := progRow(*p)
 			return a.print(row, func(g *grid) { progTable(g, []progJSON{row}) })
 		},
-	}
+	})
 	c.Flags().StringVar(&device, "dev", "", "device to take it off")
 	c.Flags().BoolVar(&ingress, "ingress", false, "only from what the device receives")
 	c.Flags().BoolVar(&egress, "egress", false, "only from what the device sends")

@@ -15,26 +15,26 @@ import (
 // progShowJSON is a loaded program. runCount and runNanoseconds count while the
 // kernel's statistics are on; with --stats they are of that time.
 type progShowJSON struct {
-	ProgramID      uint32     `json:"programId"`
-	Program        string     `json:"program"`
-	Type           string     `json:"type"`
-	Tag            string     `json:"tag"`
-	LoadedAt       string     `json:"loadedAt"`
-	UserID         uint32     `json:"userId"`
-	MapIDs         []uint32   `json:"mapIds"`
-	JitedBytes     uint32     `json:"jitedBytes"`
-	StatsEnabled   bool       `json:"statsEnabled"`
-	RunCount       uint64     `json:"runCount"`
-	RunNanoseconds int64      `json:"runNanoseconds"`
-	AttachedTo     []progJSON `json:"attachedTo"`
-	Instructions   []string   `json:"instructions"`
-	VerifierLog    []string   `json:"verifierLog"`
+	ProgramID      uint32     `json:"programId" doc:"the kernel's id of the program"`
+	Program        string     `json:"program" doc:"its name, as much as the kernel keeps"`
+	Type           string     `json:"type" doc:"its type"`
+	Tag            string     `json:"tag" doc:"the kernel's hash of its instructions"`
+	LoadedAt       string     `json:"loadedAt" doc:"when it was loaded (RFC 3339, UTC)"`
+	UserID         uint32     `json:"userId" doc:"the user who loaded it"`
+	MapIDs         []uint32   `json:"mapIds" doc:"the kernel's ids of its maps"`
+	JitedBytes     uint32     `json:"jitedBytes" doc:"length of its machine code, 0 where it is interpreted"`
+	StatsEnabled   bool       `json:"statsEnabled" doc:"whether the kernel's statistics were on before"`
+	RunCount       uint64     `json:"runCount" doc:"how often it ran while statistics were on; with --stats, during that time"`
+	RunNanoseconds int64      `json:"runNanoseconds" doc:"how long it ran in these"`
+	AttachedTo     []progJSON `json:"attachedTo" doc:"where it is attached in this network namespace"`
+	Instructions   []string   `json:"instructions" doc:"as the kernel runs them"`
+	VerifierLog    []string   `json:"verifierLog" doc:"with --log: what the verifier says"`
 }
 
 func (a *app) progShowCommand() *cobra.Command {
 	var stats time.Duration
 	var log, name string
-	c := &cobra.Command{
+	c := describes(progShowJSON{}, &cobra.Command{
 		Use:   "show ID|NAME",
 		Short: "Show a loaded program: its instructions, run count and time",
 		Long: `show prints what the kernel tells of a program: where it is attached, its maps,
@@ -71,7 +71,7 @@ again, from its object file, without attaching it.`,
 			}
 			return a.print(row, func(g *grid) { progShowTable(g, row) })
 		},
-	}
+	})
 	c.Flags().DurationVar(&stats, "stats", 0, "measure for so long; 1s where no time is given")
 	c.Flags().Lookup("stats").NoOptDefVal = "1s"
 	c.Flags().StringVar(&log, "log", "", "object file to have verified again")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -17,17 +18,17 @@ import (
 // repairJSON is one thing that was not as it should be. With --dry-run mended
 // says that repair would mend it.
 type repairJSON struct {
-	Device string `json:"device"`
-	Object string `json:"object"`
-	Wrong  string `json:"wrong"`
-	Mended bool   `json:"mended"`
-	Reason string `json:"reason"`
+	Device string `json:"device" doc:"the host veth; empty for what is the node's"`
+	Object string `json:"object" doc:"what was not as it should be"`
+	Wrong  string `json:"wrong" doc:"what was wrong with it"`
+	Mended bool   `json:"mended" doc:"whether it is right now; with --dry-run, whether it would be mended"`
+	Reason string `json:"reason" doc:"why it stays as it is; empty if mended"`
 }
 
 func (a *app) repairCommand() *cobra.Command {
 	var dryRun bool
 	var cacheDirs, dataDirs []string
-	c := &cobra.Command{
+	c := describes([]repairJSON{}, &cobra.Command{
 		Use:   "repair",
 		Short: "Make right what is wrong with the endpoints of this node",
 		Long: `repair compares the node with what its endpoints should be, makes right what is
@@ -55,7 +56,7 @@ written down nowhere else. Exit code 3 says that something stays.`,
 			}
 			return errors.Join(err, a.printRepaired(found, dryRun))
 		},
-	}
+	})
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only list what would be changed")
 	c.Flags().StringSliceVar(&cacheDirs, "cache-dir", []string{"/var/lib/cni", "/var/lib/cni/cache"}, "directory of libcni's cache, which has the directory results")
 	c.Flags().StringSliceVar(&dataDirs, "data-dir", []string{"/var/lib/cni/networks"}, "directory of leases, as ipam.dataDir")
@@ -73,24 +74,35 @@ func (a *app) evidence(cacheDirs, dataDirs []string) (datapath.Evidence, error) 
 		maps.Copy(e.Specs, specs)
 	}
 	for _, dir := range dataDirs {
-		networks, err := ipam.Served(dir)
+		networks, err := ipam.Networks(dir)
 		if err != nil {
 			return e, err
 		}
 		for _, network := range networks {
-			leases, err := ipam.Stale(dir, network, func(ipam.Lease) bool { return false }, false)
-			if err != nil {
+			if err := addLeases(e.Leased, dir, network); err != nil {
 				return e, err
-			}
-			for _, l := range leases {
-				attachment := datapath.Attachment{Network: network, ContainerID: l.Owner.ContainerID, IfName: l.Owner.IfName}
-				leased := e.Leased[attachment.Device()]
-				leased.Attachment, leased.Addresses = attachment, append(leased.Addresses, l.Address)
-				e.Leased[attachment.Device()] = leased
 			}
 		}
 	}
 	return e, nil
+}
+
+// addLeases adds what the owners of a network's leases hold.
+func addLeases(to map[string]datapath.Leased, dir, network string) error {
+	listing, err := ipam.List(filepath.Join(dir, network))
+	if err != nil || !listing.Ours {
+		return err
+	}
+	for _, l := range listing.Leases {
+		if l.Earlier {
+			continue
+		}
+		attachment := datapath.Attachment{Network: network, ContainerID: l.Owner.ContainerID, IfName: l.Owner.IfName}
+		leased := to[attachment.Device()]
+		leased.Attachment, leased.Addresses = attachment, append(leased.Addresses, l.Address)
+		to[attachment.Device()] = leased
+	}
+	return nil
 }
 
 func (a *app) printRepaired(found []datapath.Repaired, dryRun bool) error {

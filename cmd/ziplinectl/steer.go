@@ -14,16 +14,16 @@ import (
 // stepJSON is one place that holds another program than before. A program id of
 // 0 is none.
 type stepJSON struct {
-	Action       string `json:"action"`
-	Device       string `json:"device"`
-	Program      string `json:"program"`
-	Hook         string `json:"hook"`
-	OldProgramID uint32 `json:"oldProgramId"`
-	ProgramID    uint32 `json:"programId"`
+	Action       string `json:"action" doc:"attached, replaced or detached; of a pin: pinned, repinned or unpinned"`
+	Device       string `json:"device" doc:"the device; empty for a pin"`
+	Program      string `json:"program" doc:"name of the program"`
+	Hook         string `json:"hook" doc:"what holds it: tcx, clsact or pin"`
+	OldProgramID uint32 `json:"oldProgramId" doc:"the kernel's id of the program that was there before, 0 for none"`
+	ProgramID    uint32 `json:"programId" doc:"the kernel's id of the program that is there now, 0 for none"`
 }
 
 func (a *app) loadCommand() *cobra.Command {
-	return &cobra.Command{
+	return describes([]stepJSON{}, &cobra.Command{
 		Use:   "load",
 		Short: "Load and pin the programs and maps",
 		Long: `load loads the programs and maps and pins them, as the first ADD of a node does,
@@ -35,12 +35,12 @@ loaded it is replaced, as upgrade does.`,
 			steps, err := loader.Site{}.Load()
 			return a.printSteps(steps, err)
 		},
-	}
+	})
 }
 
 func (a *app) attachCommand() *cobra.Command {
 	var uplink, force bool
-	c := &cobra.Command{
+	c := describes([]stepJSON{}, &cobra.Command{
 		Use:   "attach DEV",
 		Short: "Attach the programs to a host veth or an uplink",
 		Long: `attach puts the programs on the host veth of an endpoint or, with --uplink, on a
@@ -61,14 +61,14 @@ what comes from addresses that are not leased to it. --force attaches all the sa
 			steps, err := attach(args[0], force)
 			return a.printSteps(steps, err)
 		},
-	}
+	})
 	c.Flags().BoolVar(&uplink, "uplink", false, "attach the programs of an uplink")
 	c.Flags().BoolVar(&force, "force", false, "attach to a device that is no endpoint's and has no default route, too")
 	return c
 }
 
 func (a *app) detachCommand() *cobra.Command {
-	return &cobra.Command{
+	return describes([]stepJSON{}, &cobra.Command{
 		Use:   "detach DEV",
 		Short: "Take the programs off a device",
 		Long: `detach takes all programs of zipline off a device, whatever their version. The
@@ -82,12 +82,12 @@ that uses it, a host veth only by attach or repair.`,
 			steps, err := datapath.DetachDevice(args[0])
 			return a.printSteps(steps, err)
 		},
-	}
+	})
 }
 
 func (a *app) unloadCommand() *cobra.Command {
 	var force bool
-	c := &cobra.Command{
+	c := describes([]stepJSON{}, &cobra.Command{
 		Use:   "unload",
 		Short: "Take the programs off all devices and remove the pins",
 		Long: `unload takes all programs of zipline off all devices of this network namespace
@@ -101,13 +101,13 @@ get them back by repair.`,
 			steps, err := loader.Site{}.Unload(force)
 			return a.printSteps(steps, err)
 		},
-	}
+	})
 	c.Flags().BoolVar(&force, "force", false, "also while there are endpoints")
 	return c
 }
 
 func (a *app) upgradeCommand() *cobra.Command {
-	return &cobra.Command{
+	return describes([]stepJSON{}, &cobra.Command{
 		Use:   "upgrade",
 		Short: "Replace the programs everywhere by those of this binary",
 		Long: `upgrade replaces every program of zipline, on every device and in the bpffs, by
@@ -121,7 +121,7 @@ repair do it, with the stack carrying everything in between.`,
 			steps, err := loader.Site{}.Upgrade()
 			return a.printSteps(steps, err)
 		},
-	}
+	})
 }
 
 // printSteps prints what was done, also where not all of it was.
