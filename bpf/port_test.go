@@ -3,7 +3,6 @@
 package bpf
 
 import (
-	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"testing"
@@ -38,10 +37,14 @@ func (w *world) notedAgo(tb testing.TB, cells uint8) {
 	w.setPorts(tb, portClock(tb)-cells)
 }
 
+// setPorts makes all ports as seen at that time, and as asked about now.
 func (w *world) setPorts(tb testing.TB, seen uint8) {
 	tb.Helper()
 	var v ZiplineNatPorts
-	copy(v.Seen[:], bytes.Repeat([]byte{seen}, len(v.Seen)))
+	asked := portClock(tb)
+	for i := range v.Port {
+		v.Port[i].Seen, v.Port[i].Asked = seen, asked
+	}
 	if err := w.objs.NatPorts.Put(uint32(0), &v); err != nil {
 		tb.Fatal(err)
 	}
@@ -54,7 +57,7 @@ func (w *world) noted(tb testing.TB, port uint16) uint8 {
 	if err := w.objs.NatPorts.Lookup(uint32(0), &v); err != nil {
 		tb.Fatal(err)
 	}
-	return v.Seen[binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, port))]
+	return v.Port[binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, port))].Seen
 }
 
 // portClock asks the kernel for the jiffies and returns what port_clock() makes of them.
@@ -79,6 +82,16 @@ func portClock(tb testing.TB) uint8 {
 
 // portCells is how long a port is remembered, in cells of 256 jiffies.
 func portCells() uint8 { return uint8(8*tickRate()>>8) + 1 }
+
+// withinOneCell repeats f until the clock did not go on meanwhile.
+func withinOneCell(tb testing.TB, f func()) {
+	tb.Helper()
+	for begin := portClock(tb); ; begin = portClock(tb) {
+		if f(); portClock(tb) == begin {
+			return
+		}
+	}
+}
 
 // translatedIn returns a flow from outside to a container, by a port of the node.
 func (w *world) translatedIn(tb testing.TB, protocol byte, v6 bool) *entry {
@@ -113,8 +126,12 @@ func TestUplinkAsksConntrackAboutRecentPortsOnly(t *testing.T) {
 			{"in time to come", 0xff - portCells(), unknown},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
-				w.notedAgo(t, tc.ago)
-				got, admit := w.whileAdmitted(t, e, p)
+				var got outcome
+				var admit uint16
+				withinOneCell(t, func() {
+					w.notedAgo(t, tc.ago)
+					got, admit = w.whileAdmitted(t, e, p)
+				})
 				if _, ok := got.counted[tc.want]; !ok {
 					t.Errorf("counted as %v, want %s", got.counted, tc.want)
 				}
@@ -124,6 +141,42 @@ func TestUplinkAsksConntrackAboutRecentPortsOnly(t *testing.T) {
 			})
 		}
 	})
+}
+
+// A container that does not answer notes nothing.
+func TestUplinkAsksAboutOtherPortsOnceInAWhile(t *testing.T) {
+	w := newTrackingWorld(t)
+	eachProtocol(t, func(t *testing.T, protocol byte, v6 bool) {
+		e := w.translatedIn(t, protocol, v6)
+		frame, ctx := e.packet(w, original, false).bytes(), e.packet(w, original, false).context()
+		var first, second outcome
+		stranger := e.packet(w, original, false)
+		stranger.sport++ // not in conntrack
+		withinOneCell(t, func() {
+			w.setPorts(t, portClock(t)-128)
+			w.forgetAsking(t)
+			first = w.runHook(t, HookUplink, stranger.bytes(), stranger.context(), staging{})
+			second = w.runHook(t, HookUplink, frame, ctx, staging{})
+		})
+		if first.counted[ZiplineReasonREASON_NEXT_UNTRACKED].Packets != 1 || second.counted[ZiplineReasonREASON_NEXT_NO_ENDPOINT].Packets != 1 {
+			t.Errorf("counted as %v, then %v", first.counted, second.counted)
+		}
+	})
+}
+
+// forgetAsking makes all ports as asked about long ago.
+func (w *world) forgetAsking(tb testing.TB) {
+	tb.Helper()
+	var v ZiplineNatPorts
+	if err := w.objs.NatPorts.Lookup(uint32(0), &v); err != nil {
+		tb.Fatal(err)
+	}
+	for i := range v.Port {
+		v.Port[i].Asked -= 128
+	}
+	if err := w.objs.NatPorts.Put(uint32(0), &v); err != nil {
+		tb.Fatal(err)
+	}
 }
 
 func TestContainersOwnAddressIsAskedAboutWhateverThePort(t *testing.T) {
@@ -162,6 +215,9 @@ func TestPortsAreNotedByWhatIsTranslated(t *testing.T) {
 		for _, v6 := range []bool{false, true} {
 			e := n.entry(unix.IPPROTO_UDP, v6)
 			w.add(t, e)
+			for _, direction := range []int{original, replying} {
+				w.wantNoted(t, n.name+", checking in", e, direction)
+			}
 			w.admit(t, e, original|replying)
 			for _, direction := range []int{original, replying} {
 				w.wantNoted(t, n.name, e, direction)
@@ -183,16 +239,17 @@ func (w *world) wantNoted(t *testing.T, name string, e *entry, direction int) {
 	switch {
 	case p.hook() == HookUplink:
 		// Renewed, so that it outlasts a container that never answers.
-		port, want = p.dport, true
+		port, want = p.dport, e.admitted.IsZero() || w.mends(e, direction, p)
 	default:
 		want = other[1] != netip.AddrPortFrom(p.src, p.sport)
 	}
-	old := portClock(t) - 2
-	w.setPorts(t, old)
-	got, _ := w.whileAdmitted(t, e, p)
-	if _, reason := e.carried(w, direction, p); got.counted[reason].Packets == 0 {
-		want = false
-	}
+	var old uint8
+	var got outcome
+	withinOneCell(t, func() {
+		old = portClock(t) - 2
+		w.setPorts(t, old)
+		got, _ = w.whileAdmitted(t, e, p)
+	})
 	if is := w.noted(t, port) != old; is != want {
 		t.Errorf("%s, direction %d: port %d noted %v, want %v (%v)", name, direction, port, is, want, got.counted)
 	}
@@ -200,7 +257,13 @@ func (w *world) wantNoted(t *testing.T, name string, e *entry, direction int) {
 	if err := w.objs.NatPorts.Lookup(uint32(0), &v); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(v.Seen) - bytes.Count(v.Seen[:], []byte{old}); n > 1 {
-		t.Errorf("%s, direction %d: %d ports noted", name, direction, n)
+	changed := 0
+	for _, p := range v.Port {
+		if p.Seen != old {
+			changed++
+		}
+	}
+	if changed > 1 {
+		t.Errorf("%s, direction %d: %d ports noted", name, direction, changed)
 	}
 }

@@ -46,7 +46,11 @@ type ZiplineEndpoint struct {
 
 type ZiplineNatPorts struct {
 	_    structs.HostLayout
-	Seen [65536]uint8
+	Port [65536]struct {
+		_     structs.HostLayout
+		Seen  uint8
+		Asked uint8
+	}
 }
 
 type ZiplineReason uint32

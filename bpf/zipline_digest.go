@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "64ee1c27445be02600f884eaab6ea6a1"
+const digest = "0055067afd5f9477b962713353dead43"

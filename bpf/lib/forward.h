@@ -201,6 +201,22 @@ static __always_inline int forward_tracked(struct __sk_buff *skb, const struct p
 	return forward_uplink(skb, pkt, flow, v4);
 }
 
+/*
+ * Also of packets that check in: an answer that nobody asks about goes through
+ * the stack, and takes away what they are admitted by.
+ */
+static __always_inline void forward_note(const struct packet *pkt, const struct flow *flow, bool v4,
+					 const struct endpoint *source)
+{
+	if (!source) {
+		if (endpoint_lookup(&flow->daddr))
+			port_note(pkt->ports.dest);
+		return;
+	}
+	if (pkt->ports.source != flow->ports.source || !address_equal(&pkt->saddr, &flow->saddr, v4))
+		port_note(flow->ports.source);
+}
+
 /**
  * forward() - steps 4 to 6: carry the packet, or leave it to the stack
  * @skb: the packet
@@ -216,17 +232,15 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	struct flow flow;
 	int ret;
 
-	if (!source && !endpoint_lookup(&pkt->daddr) && !port_noted(pkt->ports.dest))
+	if (!source && !endpoint_lookup(&pkt->daddr) && !port_ask(pkt->ports.dest))
 		return -REASON_NEXT_NO_ENDPOINT;
 	ret = conntrack_flow(skb, pkt, v4, &flow);
 	if (ret == -REASON_NEXT_UNTRACKED)
 		return source ? forward_direct(skb, pkt, source) : ret;
-	if (!ret) {
-		if (source && (pkt->ports.source != flow.ports.source ||
-			       !address_equal(&pkt->saddr, &flow.saddr, v4)))
-			port_note(flow.ports.source);
+	if (ret == -REASON_NEXT_CHECK_IN || (!ret && source))
+		forward_note(pkt, &flow, v4, source);
+	if (!ret)
 		ret = forward_tracked(skb, pkt, &flow, v4, source);
-	}
 	if (-ret >= REASON_NEXT_FIRST)
 		skb->tc_index = flow.admit;
 	return ret;

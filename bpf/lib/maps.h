@@ -81,12 +81,21 @@ struct uplink {
 };
 
 /**
- * struct nat_ports - the ports by which outside reaches containers
- * @seen: when each of them (as it is on the wire) was last in use: the lower
- *        bits of port_clock()
+ * struct nat_port - a port by which outside may reach containers
+ * @seen: when it last did, by port_clock()
+ * @asked: when conntrack was last asked without that
+ */
+struct nat_port {
+	__u8 seen;
+	__u8 asked;
+};
+
+/**
+ * struct nat_ports - all of them, by the port as it is on the wire
+ * @port: see struct nat_port
  */
 struct nat_ports {
-	__u8 seen[65536];
+	struct nat_port port[65536];
 };
 
 /**

@@ -7,7 +7,8 @@
  * look at conntrack costs more than all the rest. A packet for a container
  * either has the container's address, or a port behind which conntrack hides
  * one. from_endpoint, which sees the container's half of the flow anyway, notes
- * that port here; from_uplink asks conntrack about recent ones only.
+ * that port here; from_uplink asks conntrack about recent ones, and once in a
+ * while about each of the others, for flows to containers that do not answer.
  *
  * It is a hint, no state: one that is missing leaves a packet to the stack, one
  * too many costs a look-up.
@@ -37,16 +38,24 @@ static __always_inline void port_note(__be16 port)
 	struct nat_ports *table = port_table();
 	__u8 now = port_clock();
 
-	if (table && table->seen[port] != now)
-		table->seen[port] = now;
+	if (table && table->port[port].seen != now)
+		table->port[port].seen = now;
 }
 
-/* May a container be reached by this port? */
-static __always_inline bool port_noted(__be16 port)
+/* Is conntrack to be asked whether a container is reached by this port? */
+static __always_inline bool port_ask(__be16 port)
 {
 	struct nat_ports *table = port_table();
+	__u8 now = port_clock();
 
-	return table && (__u8)(port_clock() - table->seen[port]) <= (PORT_SECONDS * tick_hz >> PORT_CLOCK_SHIFT) + 1;
+	if (!table)
+		return true;
+	if ((__u8)(now - table->port[port].seen) <= (PORT_SECONDS * tick_hz >> PORT_CLOCK_SHIFT) + 1)
+		return true;
+	if (table->port[port].asked == now)
+		return false;
+	table->port[port].asked = now;
+	return true;
 }
 
 #endif

@@ -112,6 +112,7 @@ is not as it should be; 4 not permitted.`,
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.statusCommand(),
+		a.doctorCommand(),
 		a.networksCommand(),
 		a.endpointsCommand(),
 		a.leasesCommand(),
