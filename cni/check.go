@@ -63,27 +63,31 @@ func checkLease(c *Config, args *skel.CmdArgs, prev *current.Result) ([]datapath
 
 // checkEndpoint compares the endpoint with what prevResult says of it.
 func checkEndpoint(c *Config, args *skel.CmdArgs, prev *current.Result) ([]datapath.Finding, error) {
-	pair := c.pair(args)
-	iface := containerOf(prev, args)
-	if iface != nil {
-		pair.MAC, _ = net.ParseMAC(iface.Mac) // an unreadable one is compared as absent, and found
-	}
-	l, err := leaseOfResult(prev)
-	if err != nil {
-		return nil, newError(types.ErrDecodingFailure, "prevResult", "%v", err)
-	}
-	spec, err := c.spec(pair, l)
+	spec, err := specOfResult(c, args, prev)
 	if err != nil {
 		return nil, err
 	}
 	findings, err := datapath.Check(spec)
-	if err == nil && iface == nil {
+	if err == nil && containerOf(prev, args) == nil {
 		findings = append(findings, datapath.Finding{
 			Object: "prevResult", Wrong: "it lists no interface " + args.IfName + " in sandbox " + args.Netns,
 			Mend: "CHECK with the namespace path that ADD was called with",
 		})
 	}
 	return findings, err
+}
+
+// specOfResult describes the endpoint that a result is about.
+func specOfResult(c *Config, args *skel.CmdArgs, prev *current.Result) (*datapath.Spec, error) {
+	pair := c.pair(args)
+	if iface := containerOf(prev, args); iface != nil {
+		pair.MAC, _ = net.ParseMAC(iface.Mac) // an unreadable one is compared as absent, and found
+	}
+	l, err := leaseOfResult(prev)
+	if err != nil {
+		return nil, newError(types.ErrDecodingFailure, "prevResult", "%v", err)
+	}
+	return c.spec(pair, l)
 }
 
 // containerOf returns the container's interface of a result.

@@ -176,26 +176,35 @@ func (c *checker) checkGuards() error {
 	return nil
 }
 
-// checkSwitches looks at the sysctls without which nothing is forwarded.
-func (c *checker) checkSwitches() error {
-	has4, has6 := c.spec.families()
+// switches returns the sysctls without which nothing is forwarded.
+func (s *Spec) switches() (map[string]string, error) {
+	has4, has6 := s.families()
 	want := map[string]string{}
 	if has4 {
-		want["ipv4/conf/"+c.spec.Device()+"/forwarding"] = "1"
-		want["ipv4/conf/"+c.spec.Device()+"/proxy_arp"] = "1"
+		want["ipv4/conf/"+s.Device()+"/forwarding"] = "1"
+		want["ipv4/conf/"+s.Device()+"/proxy_arp"] = "1"
 	}
-	if has4 && c.spec.IsGateway {
+	if has4 && s.IsGateway {
 		want["ipv4/ip_forward"] = "1"
 		links, err := uplinks(unix.AF_INET)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, link := range links {
 			want["ipv4/conf/"+link.Attrs().Name+"/forwarding"] = "1"
 		}
 	}
-	if has6 && c.spec.IsGateway {
+	if has6 && s.IsGateway {
 		want["ipv6/conf/all/forwarding"] = "1"
+	}
+	return want, nil
+}
+
+// checkSwitches looks at the sysctls.
+func (c *checker) checkSwitches() error {
+	want, err := c.spec.switches()
+	if err != nil {
+		return err
 	}
 	for name, value := range want {
 		have, err := readSysctl(name)

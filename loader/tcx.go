@@ -79,17 +79,29 @@ func detachTCX(index int, p place) error {
 		return err
 	}
 	for _, id := range ids {
-		m, err := memberByID(id, p.program)
-		if err != nil {
-			continue // somebody else's, or gone
+		if err := detachID(index, p, id); err != nil && !errors.Is(err, errNotOurs) {
+			return err
 		}
-		err = rcu.Expedite(func() error {
-			return link.RawDetachProgram(link.RawDetachProgramOptions{Target: index, Program: m.program, Attach: p.tcx})
-		})
-		_ = m.program.Close() // only read from
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("detach %s from tcx: %w", p.program, err)
-		}
+	}
+	return nil
+}
+
+// detachID takes a program of ours off a place, of whatever layout. That it is
+// gone is no error. Returns errNotOurs for somebody else's.
+func detachID(index int, p place, id uint32) error {
+	m, err := ownProgram(id, p.program)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = rcu.Expedite(func() error {
+		return link.RawDetachProgram(link.RawDetachProgramOptions{Target: index, Program: m.program, Attach: p.tcx})
+	})
+	_ = m.program.Close() // only read from
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("detach %s from tcx: %w", p.program, err)
 	}
 	return nil
 }

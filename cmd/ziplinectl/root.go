@@ -101,6 +101,9 @@ is not as it should be; 4 not permitted.`,
 		if !slices.Contains(formats, a.format) {
 			return usageError{fmt.Errorf("output %q: want one of %s", a.format, strings.Join(formats, ", "))}
 		}
+		if err := c.ValidateFlagGroups(); err != nil {
+			return usageError{err}
+		}
 		return checkPrivileges(c)
 	}
 	root.AddCommand(a.commands()...)
@@ -118,6 +121,14 @@ func (a *app) commands() []*cobra.Command {
 		a.leasesCommand(),
 		a.programsCommand(),
 		a.mapsCommand(),
+		a.loadCommand(),
+		a.attachCommand(),
+		a.detachCommand(),
+		a.unloadCommand(),
+		a.upgradeCommand(),
+		a.repairCommand(),
+		a.gcCommand(),
+		a.progCommand(),
 		a.docsCommand(),
 	}
 }

@@ -82,6 +82,40 @@ func (r *Ruleset) Addresses(match func(Owner) bool) ([]netip.Addr, error) {
 	return addrs, nil
 }
 
+// Owned is an element of an endpoint.
+type Owned struct {
+	Owner Owner
+	Set   string
+	// Key is the address or, in the sets of macspoofchk, the device.
+	Key string
+}
+
+// Owned lists the elements whose comment names an owner.
+func (r *Ruleset) Owned() ([]Owned, error) {
+	var list []Owned
+	for _, s := range endpointSets() {
+		elements, err := r.elements(s)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read elements of %s: %w", s.name, err)
+		}
+		for _, el := range elements {
+			owner := parseOwner(el.comment)
+			if owner.Device == "" {
+				continue
+			}
+			key := owner.Device
+			if addr, ok := netip.AddrFromSlice(el.key); ok && s != checkedDevices && s != allowedMACs {
+				key = addr.String()
+			}
+			list = append(list, Owned{owner, s.name, key})
+		}
+	}
+	return list, nil
+}
+
 // endpointSets hold the elements of endpoints.
 func endpointSets() []*setSpec {
 	return slices.DeleteFunc(slices.Clone(sets), func(s *setSpec) bool { return s.interval })

@@ -20,8 +20,8 @@ const module = "github.com/zipline-cni/zipline"
 // A package that is not listed may import nothing of ours.
 var arrows = map[string][]string{
 	"cmd/zipline": {"cni"},
-	// cni only to check a configuration as ADD does.
-	"cmd/ziplinectl":     {"loader", "datapath", "datapath/doctor", "ipam", "cni"},
+	// cni only to check a configuration as ADD does, and to read what ADD was told.
+	"cmd/ziplinectl":     {"loader", "loader/prog", "datapath", "datapath/doctor", "ipam", "cni"},
 	"cmd/zipline-bench":  {"bench"},
 	"cni":                {"ipam", "datapath"},
 	"datapath":           {"loader", "bpf", "datapath/nat", "datapath/conntrack", "internal/nlink", "internal/rcu"},

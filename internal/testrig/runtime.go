@@ -23,8 +23,9 @@ import (
 // Runtime executes whole network configuration lists with libcni, as container
 // runtimes do, and keeps its result cache.
 type Runtime struct {
-	cni  *libcni.CNIConfig
-	list *libcni.NetworkConfigList
+	cni      *libcni.CNIConfig
+	list     *libcni.NetworkConfigList
+	cacheDir string
 }
 
 // NewRuntime returns a runtime of the node for a configuration: a list of
@@ -35,11 +36,16 @@ func NewRuntime(tb testing.TB, n *Node, config string) *Runtime {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	cacheDir := tb.TempDir()
 	return &Runtime{
-		cni:  libcni.NewCNIConfigWithCacheDir(filepath.SplitList(n.pluginPath), tb.TempDir(), &nodeExec{tb: tb, node: n}),
-		list: list,
+		cni:      libcni.NewCNIConfigWithCacheDir(filepath.SplitList(n.pluginPath), cacheDir, &nodeExec{tb: tb, node: n}),
+		list:     list,
+		cacheDir: cacheDir,
 	}
 }
+
+// CacheDir returns the directory of libcni's cache, outside of the node.
+func (r *Runtime) CacheDir() string { return r.cacheDir }
 
 // Add executes ADD of every plugin for the container. capabilities become
 // runtimeConfig where a plugin declares them. The error is the plugin's

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/zipline-cni/zipline/internal/testutil"
+)
+
+func TestProgramsOfOthersStandAroundOurs(t *testing.T) {
+	w := newSteerWorld(t)
+	a, b := w.attach(steerConfig(nil), false), w.attach(steerConfig(nil), false)
+	object := filepath.Join(testutil.RepoRoot(t), "loader/prog/testdata/marks.o")
+	order := func() (names []string) {
+		t.Helper()
+		var list []progJSON
+		w.ctlJSON(&list, "prog", "list", "--dev", a.device)
+		for _, p := range list {
+			if p.Direction == "ingress" {
+				names = append(names, p.Program)
+			}
+		}
+		return names
+	}
+	var made progJSON
+	w.ctlJSON(&made, "prog", "attach", object, "--program", "mark_a", "--dev", a.device, "--ingress", "--before", "from_endpoint", "--pin", "seen")
+	w.mustCtl("prog", "attach", object, "--program", "mark_b", "--dev", a.device, "--ingress", "--after", "from_endpoint")
+	if have := order(); !slices.Equal(have, []string{"mark_a", "from_endpoint", "mark_b"}) {
+		t.Errorf("programs in order %v", have)
+	}
+	if made.Pin != "/sys/fs/bpf/seen" || made.Position != 1 {
+		t.Errorf("attached as %+v", made)
+	}
+	// The process that attached is gone; the programs are not, and count packets.
+	ping := make(chan error, 1)
+	go func() {
+		var err error
+		for range 5 {
+			if err = a.Ping(b.v4); err != nil {
+				break
+			}
+		}
+		ping <- err
+	}()
+	var shown progShowJSON
+	w.ctlJSON(&shown, "prog", "show", "mark_a", "--stats=2s", "--log", object)
+	if err := <-ping; err != nil {
+		t.Error(err)
+	}
+	if shown.RunCount == 0 || len(shown.Instructions) == 0 || !strings.Contains(strings.Join(shown.VerifierLog, "\n"), "processed") {
+		t.Errorf("show: %+v", shown)
+	}
+	if out := w.mustCtl("prog", "show", "from_endpoint"); !strings.Contains(out, "SchedCLS") {
+		t.Errorf("show prints %q", out)
+	}
+	w.mustCtl("upgrade") // ours keep their place beside others
+	w.mustCtl("prog", "detach", "mark_a", "--dev", a.device)
+	w.mustCtl("prog", "detach", "mark_b", "--dev", a.device)
+	if have := order(); !slices.Equal(have, []string{"from_endpoint"}) {
+		t.Errorf("programs in order %v, want ours alone", have)
+	}
+	for _, c := range []struct{ line, want string }{
+		{"prog attach x.o --ingress", "--dev"},
+		{"prog attach x.o --dev lo", "ingress"},
+		{"prog attach x.o --dev lo --ingress --egress", "ingress"},
+		{"prog detach mark_a --dev " + a.device, "not attached"},
+		{"prog attach " + object + " --program refused --ingress --dev " + a.device, "outside of the packet"},
+	} {
+		if out, err := w.ctl(strings.Fields(c.line)...); err == nil || out != "" || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %q, %v; want an error with %q", c.line, out, err, c.want)
+		}
+	}
+}
+
+func TestProgUsage(t *testing.T) {
+	for _, line := range []string{"prog attach", "prog attach x.o --dev lo", "prog attach x.o --dev lo --ingress --first --last", "prog detach x", "prog nope"} {
+		if code, out, _ := execute(t, strings.Fields(line)...); code != exitUsage || out != "" {
+			t.Errorf("%q: exit code %d, stdout %q", line, code, out)
+		}
+	}
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/zipline-cni/zipline/internal/testrig"
+)
+
+// repairVolatile is what may differ after a repair: program ids and load times, and
+// map entries that name nothing of the endpoint's.
+var repairVolatile = []*regexp.Regexp{
+	regexp.MustCompile(`^file /run/zipline/\d+/`),
+	regexp.MustCompile(`^file /var/lib/cni/networks/net/\.zipline/state`),
+}
+
+// repaired runs repair and returns what it lists.
+func (w *steerWorld) repaired(cacheDir string, args ...string) []repairJSON {
+	w.tb.Helper()
+	var list []repairJSON
+	w.ctlJSON(&list, append([]string{"repair", "--cache-dir", cacheDir}, args...)...)
+	return list
+}
+
+// damage is one thing that can be destroyed.
+type damage struct {
+	name string
+	// object is what repair has to name.
+	object string
+	do     string // shell; $a and $b are the host veths, $4 the first container's address
+}
+
+var damages = []damage{
+	{"a map entry", "endpoint map entry", "bpftool map delete pinned $(ls -d /sys/fs/bpf/zipline/*/v*)/endpoints key hex 00 00 00 00 00 00 00 00 00 00 ff ff 0a 4d 00 02"},
+	{"the device record", "device map entry", `bpftool map delete pinned $(ls -d /sys/fs/bpf/zipline/*/v*)/devices key hex $(printf '%02x 00 00 00' $(cat /sys/class/net/$a/ifindex))`},
+	{"the pins", "programs and their pins", "rm -r /sys/fs/bpf/zipline"},
+	{"one pin", "programs and their pins", "rm /sys/fs/bpf/zipline/*/v*/from_endpoint"},
+	{"the record", "programs and their pins", "rm /run/zipline/*/programs"},
+	{"programs on a veth", "program on", "$ctl detach $a"},
+	{"programs on the uplink", "uplink", "$ctl detach uplink0"},
+	{"all programs", "program on", "$ctl unload --force"},
+	{"a route", "route 10.77.0.2", "ip route del $4 proto 122"},
+	{"an IPv6 route", "route fd00:77::2", "ip -6 route del fd00:77::2 dev $a"},
+	{"the guard", "route 10.77.0.0/24", "ip route del unreachable 10.77.0.0/24"},
+	{"a neighbour", "neighbour 10.77.0.2", "ip neigh del $4 dev $a"},
+	{"a neighbour's MAC", "neighbour 10.77.0.2", "ip neigh replace $4 dev $a lladdr 02:00:00:00:00:01 nud reachable extern_learn"},
+	{"a gateway address", "gateway address 10.77.0.1", "ip addr del 10.77.0.1/32 dev $a"},
+	{"an element", "element", "nft delete element inet zipline source4 { $4 }"},
+	{"a rule", "rule", "nft flush chain inet zipline postrouting"},
+	{"the rules' order", "chain", "nft insert rule inet zipline forward counter accept"},
+	{"the table", "table inet zipline", "nft delete table inet zipline"},
+	{"ip_forward", "sysctl net/ipv4/ip_forward", "sysctl -qw net.ipv4.ip_forward=0"},
+	{"forwarding of the veth", "sysctl net/ipv4/conf/", "sysctl -qw net/ipv4/conf/$a/forwarding=0"},
+	{"accept_ra", "sysctl net/ipv6/conf/", "sysctl -qw net/ipv6/conf/$a/accept_ra=1"},
+	{"liberal", "sysctl net/netfilter/nf_conntrack_tcp_be_liberal", "sysctl -qw net/netfilter/nf_conntrack_tcp_be_liberal=0"},
+	{"the alias", "device zl", "ip link set $a alias somebody"},
+	{"the group", "device zl", "ip link set $a group 0"},
+	{"the device's MAC", "device zl", "ip link set $a address 02:00:00:00:00:77"},
+}
+
+func (w *steerWorld) damage(d damage, a, b *steerPod) {
+	w.tb.Helper()
+	vars := strings.NewReplacer("$ctl", w.path, "$a", a.device, "$b", b.device, "$4", a.v4.String())
+	w.Node.MustRun(w.tb, "sh", "-ec", strings.ReplaceAll(vars.Replace(d.do), a.v4.String()+"}", "$4}"))
+}
+
+func TestRepairMakesRightWhatWasDestroyed(t *testing.T) {
+	w := newSteerWorld(t)
+	config := steerConfig(map[string]any{"slowPathMark": "0x10", "egressIP": "192.0.2.1", "macspoofchk": true})
+	a := w.attach(config, true)
+	// One cache for both: that of the first runtime.
+	b := w.attachBy(a.runtime)
+	cache := a.runtime.CacheDir()
+	if found := w.repaired(cache); len(found) != 0 {
+		t.Fatalf("repair of what is right changes %+v", found)
+	}
+	for _, d := range damages {
+		t.Run(d.name, func(t *testing.T) {
+			before := w.Node.Snapshot(t)
+			w.damage(d, a, b)
+			damaged := w.Node.Snapshot(t)
+			would := w.repaired(cache, "--dry-run")
+			if diff := damaged.Diff(w.Node.Snapshot(t)); len(diff) != 0 {
+				t.Errorf("repair --dry-run changed the node:\n%s", strings.Join(diff, "\n"))
+			}
+			did := w.repaired(cache)
+			named := false
+			for _, r := range did {
+				named = named || strings.HasPrefix(r.Object, d.object)
+				if !r.Mended {
+					t.Errorf("not mended: %+v", r)
+				}
+			}
+			if !named || len(would) == 0 {
+				t.Errorf("repair names %+v (dry run %+v), want %s", did, would, d.object)
+			}
+			if diff := before.Diff(w.Node.Snapshot(t), repairVolatile...); len(diff) != 0 {
+				t.Errorf("the node differs from what it was:\n%s", strings.Join(diff, "\n"))
+			}
+			if again := w.repaired(cache); len(again) != 0 {
+				t.Errorf("a second repair changes %+v", again)
+			}
+			w.wantTraffic(t, a, b)
+		})
+	}
+}
+
+// wantTraffic checks every way that a container's packets take.
+func (w *steerWorld) wantTraffic(t *testing.T, a, b *steerPod) {
+	t.Helper()
+	for name, err := range map[string]error{
+		"neighbour":      a.Ping(b.v4),
+		"IPv6 neighbour": b.Ping(a.v6),
+		"outside":        a.Ping(testrig.InternetIPv4),
+		"from the node":  w.Node.Ping(a.v4),
+	} {
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestRepairTakesTheConfigurationOfASibling(t *testing.T) {
+	w := newSteerWorld(t)
+	config := steerConfig(map[string]any{"slowPathMark": "0x10"})
+	a := w.attach(config, true)
+	b := w.attach(config, false) // in nobody's cache
+	cache := a.runtime.CacheDir()
+	before := w.Node.Snapshot(t)
+	w.Node.MustRun(t, w.path, "unload", "--force")
+	w.Node.MustRun(t, "nft", "delete", "table", "inet", "zipline")
+	w.Node.MustRun(t, "ip", "link", "set", b.device, "alias", "somebody")
+
+	// A sibling's configuration is that of the network.
+	w.repaired(cache)
+	if diff := before.Diff(w.Node.Snapshot(t), repairVolatile...); len(diff) != 0 {
+		t.Errorf("the node differs from what it was:\n%s", strings.Join(diff, "\n"))
+	}
+	w.wantTraffic(t, a, b)
+}
+
+// Without any configuration what follows from the attachment, the leases and the
+// neighbours' entries is made again, and nothing else.
+func TestRepairMakesUpNothing(t *testing.T) {
+	w := newSteerWorld(t)
+	config := steerConfig(map[string]any{"slowPathMark": "0x10", "ipMasq": false})
+	a, b := w.attach(config, false), w.attach(config, false)
+	nowhere := filepath.Join(t.TempDir(), "none")
+	repair := func() (mended, stays []string) {
+		t.Helper()
+		out, err := w.ctl("repair", "--cache-dir", nowhere, "-o", "json")
+		var list []repairJSON
+		if jsonErr := json.Unmarshal([]byte(out), &list); jsonErr != nil {
+			t.Fatalf("%v: %v\n%s", jsonErr, err, out)
+		}
+		for _, r := range list {
+			if r.Mended {
+				mended = append(mended, r.Object)
+			} else {
+				stays = append(stays, r.Object+": "+r.Reason)
+			}
+		}
+		if err == nil {
+			t.Error("exit code 0, though the configuration is not known")
+		}
+		return mended, stays
+	}
+	before := w.Node.Snapshot(t)
+	if mended, _ := repair(); len(mended) != 0 {
+		t.Errorf("repair of what is right changes %v", mended)
+	}
+	for _, d := range damages {
+		switch d.name {
+		case "a map entry", "programs on a veth", "a route", "a neighbour", "the table", "the alias", "forwarding of the veth", "the pins":
+			w.damage(d, a, b)
+		}
+	}
+	mended, stays := repair()
+	if len(mended) < 6 || len(stays) != 2 || !strings.Contains(strings.Join(stays, " "), "segment and slowPathMark cannot be told") {
+		t.Errorf("mended %v, stays %v", mended, stays)
+	}
+	if diff := before.Diff(w.Node.Snapshot(t), repairVolatile...); len(diff) != 0 {
+		t.Errorf("the node differs from what it was:\n%s", strings.Join(diff, "\n"))
+	}
+	if mended, _ := repair(); len(mended) != 0 {
+		t.Errorf("a second repair changes %v", mended)
+	}
+	// When no neighbour tells either, it says so and leaves it.
+	w.damage(damages[0], a, b)
+	b.Kill(t)
+	w.Node.MustRun(t, "sh", "-c", "while ip link show dev "+b.device+" 2>/dev/null; do sleep 0.05; done")
+	w.leftovers()
+	if mended, stays := repair(); len(mended) != 0 || !strings.Contains(strings.Join(stays, " "), "no other endpoint of its network") {
+		t.Errorf("mended %v, stays %v", mended, stays)
+	}
+}
