@@ -118,6 +118,9 @@ func (a *app) commands() []*cobra.Command {
 		a.leasesCommand(),
 		a.programsCommand(),
 		a.mapsCommand(),
+		a.flowsCommand(),
+		a.monitorCommand(),
+		a.metricsCommand(),
 		a.docsCommand(),
 	}
 }
