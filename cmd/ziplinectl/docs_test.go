@@ -57,7 +57,7 @@ func TestEveryFieldIsDocumented(t *testing.T) {
 func TestFieldsAreThoseOfTheOutput(t *testing.T) {
 	commands := map[string]any{
 		"networks": exampleNetworks, "endpoints": exampleEndpoints, "leases": exampleLeases, "programs": examplePrograms,
-		"maps": exampleMaps, "status": exampleStatus,
+		"maps": exampleMaps, "status": exampleStatus, "flows": []flowJSON{{Endpoints: []flowEndpointJSON{{}}}}, "monitor": eventJSON{},
 	}
 	for name, value := range commands {
 		c, _, err := newRoot(&app{}).Find([]string{name})

@@ -129,6 +129,9 @@ func (a *app) commands() []*cobra.Command {
 		a.repairCommand(),
 		a.gcCommand(),
 		a.progCommand(),
+		a.flowsCommand(),
+		a.monitorCommand(),
+		a.metricsCommand(),
 		a.docsCommand(),
 	}
 }

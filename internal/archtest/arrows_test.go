@@ -21,12 +21,16 @@ const module = "github.com/zipline-cni/zipline"
 var arrows = map[string][]string{
 	"cmd/zipline": {"cni"},
 	// cni only to check a configuration as ADD does, and to read what ADD was told.
-	"cmd/ziplinectl":     {"loader", "loader/prog", "datapath", "datapath/doctor", "ipam", "cni"},
+	"cmd/ziplinectl": {"loader", "loader/prog", "datapath", "ipam", "bpf", "cni",
+		"datapath/conntrack", "datapath/doctor", "datapath/flow", "datapath/metrics", "datapath/watch"},
 	"cmd/zipline-bench":  {"bench"},
 	"cni":                {"ipam", "datapath"},
 	"datapath":           {"loader", "bpf", "datapath/nat", "datapath/conntrack", "internal/nlink", "internal/rcu"},
 	"datapath/nat":       {"internal/nfnl"},
 	"datapath/conntrack": {"internal/nfnl"},
+	"datapath/flow":      {"datapath", "datapath/conntrack", "loader", "bpf"},
+	"datapath/watch":     {"datapath", "internal/nlink"},
+	"datapath/metrics":   {"datapath", "loader"},
 	"datapath/doctor":    {"datapath", "datapath/nat", "loader", "bpf", "internal/nlink", "internal/nfnl"},
 	"loader":             {"bpf", "internal/rcu"},
 	// The counters say who carried a measured packet, and no figure counts without.

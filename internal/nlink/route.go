@@ -86,7 +86,7 @@ func dumpRoutes(filter RouteFilter, f func(Route) bool) (interrupted bool, err e
 			case unix.NLMSG_ERROR:
 				return false, errorOf(m)
 			case unix.RTM_NEWROUTE:
-				route, ok := parseRoute(m.Data)
+				route, ok := ParseRoute(m.Data)
 				if ok && filter.match(route) && !f(route) {
 					return false, nil
 				}
@@ -115,8 +115,8 @@ func (f RouteFilter) match(r Route) bool {
 	return (f.Device == 0 || f.Device == r.Device) && (f.Protocol == 0 || f.Protocol == r.Protocol)
 }
 
-// parseRoute reads one RTM_NEWROUTE of the main table; false for others.
-func parseRoute(data []byte) (Route, bool) {
+// ParseRoute reads one RTM_NEWROUTE of the main table; false for others.
+func ParseRoute(data []byte) (Route, bool) {
 	if len(data) < unix.SizeofRtMsg {
 		return Route{}, false
 	}

@@ -163,5 +163,5 @@ func TestSetLinkOfNoDevice(t *testing.T) {
 
 func FuzzParseRoute(f *testing.F) {
 	f.Add(append([]byte{2, 32, 0, 0, 254, 122, 0, 1, 0, 0, 0, 0}, 8, 0, 1, 0, 10, 1, 0, 1))
-	f.Fuzz(func(_ *testing.T, data []byte) { parseRoute(data) })
+	f.Fuzz(func(_ *testing.T, data []byte) { ParseRoute(data) })
 }
