@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "900606a9f97bd5291c4f75e39a6c2315"
+const digest = "834e91c752d66db4459ba7fc1a6b2f92"
