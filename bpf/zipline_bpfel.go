@@ -112,6 +112,7 @@ const (
 	ZiplineMapCounters        = "counters"
 	ZiplineMapDevices         = "devices"
 	ZiplineMapEndpoints       = "endpoints"
+	ZiplineMapTracers         = "tracers"
 	ZiplineMapUplinks         = "uplinks"
 	ZiplineProgFromEndpoint   = "from_endpoint"
 	ZiplineProgFromUplink     = "from_uplink"
@@ -177,6 +178,7 @@ type ZiplineMapSpecs struct {
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Devices   *ebpf.MapSpec `ebpf:"devices"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
+	Tracers   *ebpf.MapSpec `ebpf:"tracers"`
 	Uplinks   *ebpf.MapSpec `ebpf:"uplinks"`
 }
 
@@ -212,6 +214,7 @@ type ZiplineMaps struct {
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Devices   *ebpf.Map `ebpf:"devices"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
+	Tracers   *ebpf.Map `ebpf:"tracers"`
 	Uplinks   *ebpf.Map `ebpf:"uplinks"`
 }
 
@@ -220,6 +223,7 @@ func (m *ZiplineMaps) Close() error {
 		m.Counters,
 		m.Devices,
 		m.Endpoints,
+		m.Tracers,
 		m.Uplinks,
 	)
 }

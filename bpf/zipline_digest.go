@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "834e91c752d66db4459ba7fc1a6b2f92"
+const digest = "e9d00a4bdf3b24b44770cb6c39c9b304"
