@@ -108,6 +108,7 @@ is not as it should be; 4 not permitted.`,
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.networksCommand(),
+		a.traceCommand(),
 	}
 }
 

@@ -20,13 +20,15 @@ const module = "github.com/zipline-cni/zipline"
 // A package that is not listed may import nothing of ours.
 var arrows = map[string][]string{
 	"cmd/zipline":        {"cni"},
-	"cmd/ziplinectl":     {"loader", "datapath", "ipam"},
+	"cmd/ziplinectl":     {"loader", "loader/trace", "datapath", "datapath/capture", "ipam", "bpf"},
 	"cmd/zipline-bench":  {"bench"},
 	"cni":                {"ipam", "datapath"},
 	"datapath":           {"loader", "bpf", "datapath/nat", "datapath/conntrack", "internal/nlink", "internal/rcu"},
 	"datapath/nat":       {"internal/nfnl"},
 	"datapath/conntrack": {"internal/nfnl"},
+	"datapath/capture":   {},
 	"loader":             {"bpf", "internal/rcu"},
+	"loader/trace":       {"loader", "bpf"},
 	// The counters say who carried a measured packet, and no figure counts without.
 	"bench":              {"bench/load", "internal/testrig", "internal/reference", "internal/tbrun", "internal/testutil", "loader", "bpf"},
 	"internal/demo":      {"internal/testrig", "internal/reference", "internal/tbrun", "internal/testutil", "loader", "bpf"},
