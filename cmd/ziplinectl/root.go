@@ -109,6 +109,7 @@ func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.networksCommand(),
 		a.traceCommand(),
+		a.captureCommand(),
 	}
 }
 

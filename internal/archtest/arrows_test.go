@@ -26,7 +26,7 @@ var arrows = map[string][]string{
 	"datapath":           {"loader", "bpf", "datapath/nat", "datapath/conntrack", "internal/nlink", "internal/rcu"},
 	"datapath/nat":       {"internal/nfnl"},
 	"datapath/conntrack": {"internal/nfnl"},
-	"datapath/capture":   {},
+	"datapath/capture":   {"datapath/capture/filter"},
 	"loader":             {"bpf", "internal/rcu"},
 	"loader/trace":       {"loader", "bpf"},
 	// The counters say who carried a measured packet, and no figure counts without.
