@@ -125,6 +125,7 @@ func (w *world) program(hook Hook) *ebpf.Program {
 // repeat runs the program on the packet n times and returns how long it took.
 func (w *world) repeat(b *testing.B, program *ebpf.Program, p *packet, n int) (took time.Duration) {
 	b.Helper()
+	w.notePorts(b)
 	frame, ctx := p.bytes(), p.context()
 	err := w.do(func() error {
 		begin := time.Now()

@@ -31,6 +31,8 @@ var (
 		"lib/local.h: if ((void *)(eth + 1) > (void *)(long)skb->data_end)":     "the kernel has pulled the Ethernet header",
 		"lib/verdict.h: if (counter) {":                                         "an array has all its rows",
 
+		"lib/port.h: if (!table)": "an array has all its rows",
+
 		"lib/packet.h: if (!ports)": "reached with ports only: without them packet_header goes on behind it",
 		"lib/packet.h: if (!tcp)":   "the same",
 

@@ -99,6 +99,7 @@ func (r *rules) check(t *testing.T) (ruling, bool) {
 // run runs the program of the device.
 func (r *rules) run(t *testing.T) (outcome, bool) {
 	t.Helper()
+	r.w.notePorts(t)
 	program := r.w.objs.FromEndpoint
 	if r.fromUplink() {
 		program = r.w.objs.FromUplink

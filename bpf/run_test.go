@@ -32,6 +32,7 @@ func (w *world) runHook(tb testing.TB, hook Hook, frame []byte, ctx skBuff, read
 	tb.Helper()
 	runLock.Lock()
 	defer runLock.Unlock()
+	w.notePorts(tb)
 	before := w.counters(tb)
 	out := skBuff{}
 	ctx.CB = ready.cb(hook)

@@ -69,6 +69,7 @@ const (
 	TraceMapCounters       = "counters"
 	TraceMapDevices        = "devices"
 	TraceMapEndpoints      = "endpoints"
+	TraceMapNatPorts       = "nat_ports"
 	TraceMapTraceCounts    = "trace_counts"
 	TraceMapTraceDevices   = "trace_devices"
 	TraceMapTraceEvents    = "trace_events"
@@ -147,6 +148,7 @@ type TraceMapSpecs struct {
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Devices       *ebpf.MapSpec `ebpf:"devices"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	NatPorts      *ebpf.MapSpec `ebpf:"nat_ports"`
 	TraceCounts   *ebpf.MapSpec `ebpf:"trace_counts"`
 	TraceDevices  *ebpf.MapSpec `ebpf:"trace_devices"`
 	TraceEvents   *ebpf.MapSpec `ebpf:"trace_events"`
@@ -201,6 +203,7 @@ type TraceMaps struct {
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Devices       *ebpf.Map `ebpf:"devices"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	NatPorts      *ebpf.Map `ebpf:"nat_ports"`
 	TraceCounts   *ebpf.Map `ebpf:"trace_counts"`
 	TraceDevices  *ebpf.Map `ebpf:"trace_devices"`
 	TraceEvents   *ebpf.Map `ebpf:"trace_events"`
@@ -217,6 +220,7 @@ func (m *TraceMaps) Close() error {
 		m.Counters,
 		m.Devices,
 		m.Endpoints,
+		m.NatPorts,
 		m.TraceCounts,
 		m.TraceDevices,
 		m.TraceEvents,

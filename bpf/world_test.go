@@ -68,6 +68,7 @@ type world struct {
 	mendsIPv6 bool
 	// renewed is when the fixed flows of the model were last given their timeout.
 	renewed time.Time
+	ports   ports
 }
 
 func peers() []*peer {

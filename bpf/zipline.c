@@ -20,6 +20,7 @@
 #include "lib/arp.h"
 #include "lib/conntrack.h"
 #include "lib/admission.h"
+#include "lib/port.h"
 #include "lib/flow.h"
 #include "lib/local.h"
 #include "lib/rewrite.h"

@@ -44,6 +44,15 @@ type ZiplineEndpoint struct {
 	Pad          uint32
 }
 
+type ZiplineNatPorts struct {
+	_    structs.HostLayout
+	Port [65536]struct {
+		_     structs.HostLayout
+		Seen  uint8
+		Asked uint8
+	}
+}
+
 type ZiplineReason uint32
 
 const (
@@ -112,6 +121,7 @@ const (
 	ZiplineMapCounters        = "counters"
 	ZiplineMapDevices         = "devices"
 	ZiplineMapEndpoints       = "endpoints"
+	ZiplineMapNatPorts        = "nat_ports"
 	ZiplineMapTracers         = "tracers"
 	ZiplineMapUplinks         = "uplinks"
 	ZiplineProgFromEndpoint   = "from_endpoint"
@@ -178,6 +188,7 @@ type ZiplineMapSpecs struct {
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Devices   *ebpf.MapSpec `ebpf:"devices"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
+	NatPorts  *ebpf.MapSpec `ebpf:"nat_ports"`
 	Tracers   *ebpf.MapSpec `ebpf:"tracers"`
 	Uplinks   *ebpf.MapSpec `ebpf:"uplinks"`
 }
@@ -214,6 +225,7 @@ type ZiplineMaps struct {
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Devices   *ebpf.Map `ebpf:"devices"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
+	NatPorts  *ebpf.Map `ebpf:"nat_ports"`
 	Tracers   *ebpf.Map `ebpf:"tracers"`
 	Uplinks   *ebpf.Map `ebpf:"uplinks"`
 }
@@ -223,6 +235,7 @@ func (m *ZiplineMaps) Close() error {
 		m.Counters,
 		m.Devices,
 		m.Endpoints,
+		m.NatPorts,
 		m.Tracers,
 		m.Uplinks,
 	)

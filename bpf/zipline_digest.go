@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "e9d00a4bdf3b24b44770cb6c39c9b304"
+const digest = "3ba42000fe43fdfe713d21e7f6eabba5"

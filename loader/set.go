@@ -25,6 +25,7 @@ var layout = map[string]shape{
 	bpf.ZiplineMapEndpoints: {ebpf.Hash, 16, 40, 65536},
 	bpf.ZiplineMapDevices:   {ebpf.Hash, 4, 48, 65536},
 	bpf.ZiplineMapUplinks:   {ebpf.Hash, 4, 8, 1024},
+	bpf.ZiplineMapNatPorts:  {ebpf.Array, 4, 131072, 1},
 	bpf.ZiplineMapCounters:  {ebpf.PerCPUArray, 4, 16, bpf.Hooks * bpf.Reasons},
 }
 

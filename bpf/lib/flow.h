@@ -83,16 +83,16 @@ static __always_inline int flow_read(const struct nf_conn *ct, __u8 dir, const s
 	 * that never is carried would renew the other one for ever.
 	 */
 	flow->admit = ADMIT | own | (admitted & own ? 0 : admitted);
+	if (dir)
+		FLOW_READ_TUPLE(flow, &ct->tuplehash[0].tuple, v4);
+	else
+		FLOW_READ_TUPLE(flow, &ct->tuplehash[1].tuple, v4);
 	if (!(admitted & own))
 		return -REASON_NEXT_CHECK_IN;
 	flow->mark = 0;
 	if (kernel_has(ct->mark))
 		flow->mark = ct->mark;
 	flow_read_node(ct, flow);
-	if (dir)
-		FLOW_READ_TUPLE(flow, &ct->tuplehash[0].tuple, v4);
-	else
-		FLOW_READ_TUPLE(flow, &ct->tuplehash[1].tuple, v4);
 	return 0;
 }
 
@@ -101,7 +101,8 @@ static __always_inline int flow_read(const struct nf_conn *ct, __u8 dir, const s
  * @skb: the packet
  * @pkt: its tuple
  * @v4: IPv4, else IPv6; a constant
- * @flow: set where 0 is returned; its admit in any case
+ * @flow: set where 0 is returned; its addresses and ports also where the flow
+ *        is to check in; its admit in any case
  *
  * Return: 0 if the packet may be carried past the stack, -REASON_NEXT_UNTRACKED
  * if conntrack does not know its flow, else another negative reason

@@ -162,7 +162,11 @@ static __always_inline int forward_inbound(struct __sk_buff *skb, const struct p
 	if (endpoint_lookup(&pkt->saddr))
 		return -REASON_NEXT_OWN_SOURCE;
 	ret = reverse_path(skb, pkt, flow, v4, dest);
-	return ret ?: forward_local(skb, pkt, flow, v4, dest, true);
+	if (ret)
+		return ret;
+	/* The container may never answer. */
+	port_note(pkt->ports.dest);
+	return forward_local(skb, pkt, flow, v4, dest, true);
 }
 
 /**
@@ -197,6 +201,22 @@ static __always_inline int forward_tracked(struct __sk_buff *skb, const struct p
 	return forward_uplink(skb, pkt, flow, v4);
 }
 
+/*
+ * Also of packets that check in: an answer that nobody asks about goes through
+ * the stack, and takes away what they are admitted by.
+ */
+static __always_inline void forward_note(const struct packet *pkt, const struct flow *flow, bool v4,
+					 const struct endpoint *source)
+{
+	if (!source) {
+		if (endpoint_lookup(&flow->daddr))
+			port_note(pkt->ports.dest);
+		return;
+	}
+	if (pkt->ports.source != flow->ports.source || !address_equal(&pkt->saddr, &flow->saddr, v4))
+		port_note(flow->ports.source);
+}
+
 /**
  * forward() - steps 4 to 6: carry the packet, or leave it to the stack
  * @skb: the packet
@@ -212,9 +232,13 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	struct flow flow;
 	int ret;
 
+	if (!source && !endpoint_lookup(&pkt->daddr) && !port_ask(pkt->ports.dest))
+		return -REASON_NEXT_NO_ENDPOINT;
 	ret = conntrack_flow(skb, pkt, v4, &flow);
 	if (ret == -REASON_NEXT_UNTRACKED)
 		return source ? forward_direct(skb, pkt, source) : ret;
+	if (ret == -REASON_NEXT_CHECK_IN || (!ret && source))
+		forward_note(pkt, &flow, v4, source);
 	if (!ret)
 		ret = forward_tracked(skb, pkt, &flow, v4, source);
 	if (-ret >= REASON_NEXT_FIRST)

@@ -81,6 +81,24 @@ struct uplink {
 };
 
 /**
+ * struct nat_port - a port by which outside may reach containers
+ * @seen: when it last did, by port_clock()
+ * @asked: when conntrack was last asked without that
+ */
+struct nat_port {
+	__u8 seen;
+	__u8 asked;
+};
+
+/**
+ * struct nat_ports - all of them, by the port as it is on the wire
+ * @port: see struct nat_port
+ */
+struct nat_ports {
+	struct nat_port port[65536];
+};
+
+/**
  * struct counter - one row of the counters map
  * @packets: how many (a GSO packet counts once)
  * @bytes: their length with the Ethernet header
@@ -122,6 +140,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct uplink);
 } uplinks SEC(".maps");
+
+/* Written and read by the programs: see lib/port.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct nat_ports);
+} nat_ports SEC(".maps");
 
 /* Written by the programs, one row per hook and reason; read by the loader package. */
 struct {

@@ -107,6 +107,7 @@ is not as it should be; 4 not permitted.`,
 // commands lists the commands, in the order of docs/cli.md.
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
+		a.doctorCommand(),
 		a.networksCommand(),
 		a.traceCommand(),
 		a.captureCommand(),

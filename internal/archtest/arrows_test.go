@@ -19,14 +19,16 @@ const module = "github.com/zipline-cni/zipline"
 // arrows lists which packages of ours each package may import (docs/architecture.md).
 // A package that is not listed may import nothing of ours.
 var arrows = map[string][]string{
-	"cmd/zipline":        {"cni"},
-	"cmd/ziplinectl":     {"loader", "loader/trace", "datapath", "datapath/capture", "ipam", "bpf"},
+	"cmd/zipline": {"cni"},
+	// cni only to check a configuration as ADD does.
+	"cmd/ziplinectl":     {"loader", "datapath", "loader/trace", "datapath/doctor", "datapath/capture", "ipam", "bpf", "cni"},
 	"cmd/zipline-bench":  {"bench"},
 	"cni":                {"ipam", "datapath"},
 	"datapath":           {"loader", "bpf", "datapath/nat", "datapath/conntrack", "internal/nlink", "internal/rcu"},
 	"datapath/nat":       {"internal/nfnl"},
 	"datapath/conntrack": {"internal/nfnl"},
 	"datapath/capture":   {"datapath/capture/filter"},
+	"datapath/doctor":    {"datapath", "datapath/nat", "loader", "bpf", "internal/nlink", "internal/nfnl"},
 	"loader":             {"bpf", "internal/rcu"},
 	"loader/trace":       {"loader", "bpf"},
 	// The counters say who carried a measured packet, and no figure counts without.

@@ -5,6 +5,7 @@ package trace
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -58,10 +59,10 @@ func Open(options Options) (_ *Tracer, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// Declared together with the endpoints, used by the programs that are traced only.
-	for _, name := range []string{bpf.TraceMapCounters, bpf.TraceMapDevices, bpf.TraceMapUplinks, bpf.TraceMapTracers} {
-		delete(spec.Maps, name)
-	}
+	// The others are declared together with the endpoints, and not used here.
+	maps.DeleteFunc(spec.Maps, func(name string, _ *ebpf.MapSpec) bool {
+		return name != bpf.TraceMapEndpoints && name != ".rodata" && !slices.Contains(shared, name)
+	})
 	t := &Tracer{options: options, spec: spec, maps: map[string]*ebpf.Map{}, sets: map[uint32]*loader.RunningSet{}}
 	defer func() {
 		if err != nil {
@@ -115,21 +116,47 @@ func (t *Tracer) join(r *loader.RunningSet) (err error) {
 			return fmt.Errorf("set %s: %w", name, err)
 		}
 	}
-	maps := map[string]*ebpf.Map{bpf.TraceMapEndpoints: r.Endpoints}
-	for name, m := range t.maps {
-		maps[name] = m
-	}
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps})
+	with := maps.Clone(t.maps)
+	with[bpf.TraceMapEndpoints] = r.Endpoints
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: with})
 	if err != nil {
 		return fmt.Errorf("load tracer: %w", explain(err))
 	}
 	defer coll.Close()
+	if err := settle(r.Tracers); err != nil {
+		return err
+	}
+	if err := r.Tracers.Put(canary, coll.Programs[bpf.TraceProgTrace]); err != nil {
+		return fmt.Errorf("trace: %w", explain(err))
+	}
 	for hook := range bpf.Hook(bpf.Hooks) {
 		if len(t.options.Filter.Hooks) > 0 && !slices.Contains(t.options.Filter.Hooks, hook) {
 			continue
 		}
 		if err := r.Tracers.Put(uint32(hook), coll.Programs[bpf.TraceProgTrace]); err != nil {
 			return fmt.Errorf("trace %s: %w", hook, explain(err))
+		}
+	}
+	return nil
+}
+
+// canary is the slot behind those of the hooks: it is filled with them, and only
+// the kernel empties it.
+const canary = uint32(bpf.Hooks)
+
+// settle waits until the kernel has emptied the map of tracers for the process that
+// traced before: it does so in a work queue, some time after that one has closed
+// the map, and would empty it of what is put there now. Where this process opened
+// the map before the other had closed it, nothing is emptied.
+func settle(tracers *ebpf.Map) error {
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		var id ebpf.ProgramID
+		err := tracers.Lookup(canary, &id)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("look for an earlier trace: %w", err)
 		}
 	}
 	return nil
