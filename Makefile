@@ -3,12 +3,13 @@
 GO      ?= go
 CLANG   ?= clang-14
 PREFIX  ?= /opt/cni
+SBINDIR ?= /usr/local/sbin
 RELEASE ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.release=$(RELEASE)
 GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-kernels fuzz coverage bench generate generate-check lint install clean help setup
+.PHONY: build demo test test-kernels fuzz coverage bench generate generate-check docs lint install clean help setup
 
 build: ## build the plugin and the tools to bin/
 	$(GOBUILD) -o bin/ ./cmd/...
@@ -44,13 +45,17 @@ generate-check: ## prove that the committed eBPF objects are what the sources gi
 	$(MAKE) --no-print-directory generate && \
 	test -z "$$(git status --porcelain -- bpf)" || { git status --short -- bpf; git diff -- bpf | head -50; echo "run 'make generate' with $(CLANG) and commit bpf/"; exit 1; }
 
+docs: ## write docs/cli.md from the commands of ziplinectl
+	$(GO) generate ./cmd/ziplinectl
+
 lint: ## check format, vet and the module files
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt"; exit 1; }
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
 
-install: build ## install the plugin to $(PREFIX)/bin
+install: build ## install the plugin to $(PREFIX)/bin and ziplinectl to $(SBINDIR)
 	install -D -m 0755 bin/zipline $(DESTDIR)$(PREFIX)/bin/zipline
+	install -D -m 0755 bin/ziplinectl $(DESTDIR)$(SBINDIR)/ziplinectl
 
 clean: ## remove what make built
 	rm -rf bin

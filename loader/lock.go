@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,9 +17,16 @@ import (
 var lockPatience = 10 * time.Second
 
 // lockFile opens a file and locks it, shared or exclusively. The lock ends with
-// the file's Close, and with its holder. Returns ErrBusy after lockPatience.
+// the file's Close, and with its holder. Its directory is made by the first who
+// locks: who only looks leaves nothing. Returns ErrBusy after lockPatience.
 func lockFile(path string, how int) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, os.ErrNotExist) {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, fmt.Errorf("make lock directory: %w", err)
+		}
+		file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}

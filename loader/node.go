@@ -5,7 +5,6 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -117,11 +116,7 @@ func (s Site) node() (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir := nodeDir(s.runDir(), name)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make node directory: %w", err)
-	}
-	return &Node{site: s, dir: dir, name: name}, nil
+	return &Node{site: s, dir: nodeDir(s.runDir(), name), name: name}, nil
 }
 
 func (n *Node) pinDir() string { return pinDir(n.site.bpffs(), n.name) }

@@ -4,6 +4,7 @@ package loader
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 
@@ -34,6 +35,9 @@ func (s Site) NodeDir() (string, error) {
 	n, err := s.node()
 	if err != nil {
 		return "", err
+	}
+	if err := os.MkdirAll(n.dir, 0o700); err != nil {
+		return "", fmt.Errorf("make node directory: %w", err)
 	}
 	return n.dir, nil
 }

@@ -11,8 +11,8 @@ import (
 )
 
 // execute runs a command line and returns its exit code and what it wrote.
-func execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
-	t.Helper()
+func execute(tb testing.TB, args ...string) (code int, stdout, stderr string) {
+	tb.Helper()
 	var out, errs bytes.Buffer
 	code = run(args, streams{out: &out, err: &errs})
 	return code, out.String(), errs.String()

@@ -13,8 +13,14 @@ import (
 // The values of --output.
 const (
 	formatTable = "table"
+	formatWide  = "wide" // a table with more columns, where the command has them
 	formatJSON  = "json"
 )
+
+var formats = []string{formatTable, formatWide, formatJSON}
+
+// wide says whether the table is to have all columns.
+func (a *app) wide() bool { return a.format == formatWide }
 
 // print writes v as JSON, or as the table that rows fills. JSON field names are
 // an interface of the program (docs/cli.md); a list is never null.
@@ -67,7 +73,9 @@ func (g *grid) text() string {
 		Options: table.OptionsNoBordersAndSeparators,
 	})
 	w.SuppressTrailingSpaces()
-	w.AppendHeader(cells(g.head))
+	if len(g.head) > 0 {
+		w.AppendHeader(cells(g.head))
+	}
 	for _, row := range g.rows {
 		w.AppendRow(cells(row))
 	}

@@ -15,9 +15,11 @@ import (
 // without, separated by blanks.
 const needs = "needs"
 
-// Capabilities of commands.
+// Capabilities of commands. Programs and maps are shown by their ids to
+// CAP_SYS_ADMIN only (bpf_prog_get_fd_by_id), and without it endpoints would seem
+// to have somebody else's programs.
 const (
-	needsToRead   = "CAP_BPF CAP_NET_ADMIN"
+	needsToRead   = "CAP_BPF CAP_NET_ADMIN CAP_SYS_ADMIN"
 	needsToChange = "CAP_BPF CAP_NET_ADMIN CAP_SYS_ADMIN"
 )
 

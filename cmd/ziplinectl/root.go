@@ -9,6 +9,8 @@ import (
 	"io"
 	"io/fs"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -74,6 +76,7 @@ func exitCode(err error) int {
 }
 
 func newRoot(a *app) *cobra.Command {
+	cobra.EnableCommandSorting = false // commands has them as people need them
 	root := &cobra.Command{
 		Use:   "ziplinectl",
 		Short: "See and steer what zipline has on this node",
@@ -91,11 +94,12 @@ is not as it should be; 4 not permitted.`,
 	}
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	root.PersistentFlags().StringVarP(&a.format, "output", "o", formatTable, "table or json")
+	root.PersistentFlags().StringVarP(&a.format, "output", "o", formatTable, "table, wide or json")
+	completeFlag(root, "output", func() []string { return formats })
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
-		if a.format != formatTable && a.format != formatJSON {
-			return usageError{fmt.Errorf("output %q: want table or json", a.format)}
+		if !slices.Contains(formats, a.format) {
+			return usageError{fmt.Errorf("output %q: want one of %s", a.format, strings.Join(formats, ", "))}
 		}
 		return checkPrivileges(c)
 	}
@@ -107,10 +111,16 @@ is not as it should be; 4 not permitted.`,
 // commands lists the commands, in the order of docs/cli.md.
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
+		a.statusCommand(),
 		a.doctorCommand(),
 		a.networksCommand(),
+		a.endpointsCommand(),
+		a.leasesCommand(),
+		a.programsCommand(),
+		a.mapsCommand(),
 		a.traceCommand(),
 		a.captureCommand(),
+		a.docsCommand(),
 	}
 }
 

@@ -36,9 +36,13 @@ direction, the addresses and ports, the verdict, its reason, and what the packet
 was translated to. redirect: carried past the stack; drop: not delivered; next:
 left to the stack, which then forwards it.
 
-A GSO packet is one event. Filters are evaluated in the kernel, and nothing of
-this is in the way of a packet while nobody traces. What was not shown because
-of --rate or because it came too fast is told on stderr at the end.`,
+A GSO packet is one event. Filters are evaluated in the kernel, and while nobody
+traces a jump that is not taken is all that is left in the programs. What was not
+shown because of --rate or because it came too fast is told on stderr at the end.
+One process at a time can trace a node.
+
+JSON is one object per line; with --count it is a list of objects with endpoint,
+network, containerID, hook, verdict, reason, packets and bytes.`,
 		Example: `  ziplinectl trace --endpoint 6f1c --verdict drop
   ziplinectl trace --address 10.77.0.0/16 --port 443 --limit 20
   ziplinectl trace --count --duration 10s`,
@@ -46,7 +50,7 @@ of --rate or because it came too fast is told on stderr at the end.`,
 		RunE:        func(c *cobra.Command, _ []string) error { return r.run(c.Context()) },
 	}
 	r.flags.register(c)
-	return c
+	return describes(traceEventJSON{}, c)
 }
 
 func (r *traceRun) run(ctx context.Context) (err error) {
@@ -140,14 +144,14 @@ func (r *traceRun) count(ctx context.Context) error {
 }
 
 type traceCountJSON struct {
-	Endpoint    string `json:"endpoint"`
-	Network     string `json:"network"`
-	ContainerID string `json:"containerID"`
-	Hook        string `json:"hook"`
-	Verdict     string `json:"verdict"`
-	Reason      string `json:"reason"`
-	Packets     uint64 `json:"packets"`
-	Bytes       uint64 `json:"bytes"`
+	Endpoint    string `json:"endpoint" doc:"host device of the endpoint"`
+	Network     string `json:"network" doc:"its network"`
+	ContainerID string `json:"containerID" doc:"its container"`
+	Hook        string `json:"hook" doc:"program"`
+	Verdict     string `json:"verdict" doc:"redirect, drop or next"`
+	Reason      string `json:"reason" doc:"in one word"`
+	Packets     uint64 `json:"packets" doc:"a GSO packet counts once"`
+	Bytes       uint64 `json:"bytes" doc:"with the Ethernet header"`
 }
 
 func (r *traceRun) printCounts() error {

@@ -70,7 +70,7 @@ func (f *traceFlags) options(names *endpointNames) (trace.Options, error) {
 
 func (f *traceFlags) addPackets(filter *trace.Filter) error {
 	for _, text := range f.addresses {
-		prefix, err := parsePrefix(text)
+		prefix, err := packetPrefix(text)
 		if err != nil {
 			return fmt.Errorf("address %q: want an address or a prefix", text)
 		}
@@ -100,7 +100,7 @@ func (f *traceFlags) addPackets(filter *trace.Filter) error {
 	return nil
 }
 
-func parsePrefix(text string) (netip.Prefix, error) {
+func packetPrefix(text string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(text); err == nil {
 		addr = addr.Unmap().WithZone("")
 		return netip.PrefixFrom(addr, addr.BitLen()), nil

@@ -15,31 +15,31 @@ import (
 const traceTime = "2006-01-02T15:04:05.000000000Z07:00"
 
 type tupleJSON struct {
-	Source          string `json:"source"`
-	SourcePort      uint16 `json:"sourcePort"`
-	Destination     string `json:"destination"`
-	DestinationPort uint16 `json:"destinationPort"`
+	Source          string `json:"source" doc:"address that it came from; of ARP, the sender's"`
+	SourcePort      uint16 `json:"sourcePort" doc:"0 where there is none"`
+	Destination     string `json:"destination" doc:"address that it went to; of ARP, the target's"`
+	DestinationPort uint16 `json:"destinationPort" doc:"0 where there is none"`
 }
 
 type traceEventJSON struct {
-	Time        string `json:"time"`
-	Endpoint    string `json:"endpoint"`
-	Network     string `json:"network"`
-	ContainerID string `json:"containerID"`
-	IfName      string `json:"ifName"`
-	Peer        string `json:"peer"`
-	Direction   string `json:"direction"`
-	Hook        string `json:"hook"`
-	Device      string `json:"device"`
-	Protocol    string `json:"protocol"`
+	Time        string `json:"time" doc:"when, RFC 3339, UTC, to the nanosecond"`
+	Endpoint    string `json:"endpoint" doc:"host device of the endpoint that it is about: the sender, or the receiver of what comes from elsewhere; empty where neither is one"`
+	Network     string `json:"network" doc:"network of the endpoint"`
+	ContainerID string `json:"containerID" doc:"its container"`
+	IfName      string `json:"ifName" doc:"the container's device"`
+	Peer        string `json:"peer" doc:"host device of the other end, where that is an endpoint too"`
+	Direction   string `json:"direction" doc:"out: from the endpoint, or from nobody's; in: to it"`
+	Hook        string `json:"hook" doc:"program: from_endpoint, from_uplink or to_device"`
+	Device      string `json:"device" doc:"device that the program is attached to"`
+	Protocol    string `json:"protocol" doc:"of the packet, as --protocol has it, or ip-N, or ethertype-0xN"`
 	tupleJSON
-	TCPFlags      string     `json:"tcpFlags"`
-	Verdict       string     `json:"verdict"`
-	Reason        string     `json:"reason"`
-	Description   string     `json:"description"`
-	Translation   *tupleJSON `json:"translation"`
-	Length        int        `json:"length"`
-	ConntrackMark *uint32    `json:"conntrackMark"`
+	TCPFlags      string     `json:"tcpFlags" doc:"as tcpdump writes them; empty of other protocols"`
+	Verdict       string     `json:"verdict" doc:"redirect, drop or next"`
+	Reason        string     `json:"reason" doc:"in one word, as --reason has it"`
+	Description   string     `json:"description" doc:"the reason in words"`
+	Translation   *tupleJSON `json:"translation" doc:"addresses and ports that it went on with; null where they are the same"`
+	Length        int        `json:"length" doc:"bytes with the Ethernet header, before segmentation"`
+	ConntrackMark *uint32    `json:"conntrackMark" doc:"mark of its flow; null where the flow was not looked up"`
 }
 
 func tupleOf(t trace.Tuple) tupleJSON {

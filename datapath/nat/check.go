@@ -78,7 +78,7 @@ func (r *Ruleset) check(o Owner, sources []Source, opts Options) (*CheckError, e
 		return nil, err
 	}
 	if start.replies[0].missing() {
-		found.add("table inet "+TableName, "is missing", mendTable)
+		found.Problems = append(found.Problems, missingTable)
 		return found, r.unchanged(start.generation)
 	}
 	if err := r.checkTable(found); err != nil {

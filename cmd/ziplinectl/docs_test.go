@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/zipline-cni/zipline/internal/testrig"
+	"github.com/zipline-cni/zipline/internal/testutil"
+)
+
+func TestReferenceIsCurrent(t *testing.T) {
+	code, text, errs := execute(t, "docs")
+	if code != exitOK || errs != "" {
+		t.Fatalf("exit code %d, stderr %q", code, errs)
+	}
+	committed, err := os.ReadFile(filepath.Join(testutil.RepoRoot(t), "docs", "cli.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text != string(committed) {
+		t.Error("docs/cli.md is not what the commands say: run 'make docs' and commit it")
+	}
+	for _, want := range []string{"## ziplinectl status", "| `findings[].mend` | string |", "--network strings", "CAP_NET_ADMIN"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the reference has no %q", want)
+		}
+	}
+}
+
+func TestEveryFieldIsDocumented(t *testing.T) {
+	for _, c := range documented(newRoot(&app{})) {
+		annotation := c.Annotations[result]
+		if annotation == "" {
+			continue
+		}
+		var fields []fieldDoc
+		decode(t, annotation, &fields)
+		seen := map[string]bool{}
+		for _, f := range fields {
+			if f.Meaning == "" || seen[f.Path] || strings.HasSuffix(f.Path, ".") || strings.ToLower(f.Path[:1]) != f.Path[:1] {
+				t.Errorf("%s: field %+v has no meaning, no name or a double", c.CommandPath(), f)
+			}
+			seen[f.Path] = true
+		}
+	}
+}
+
+// TestFieldsAreThoseOfTheOutput compares the documented fields with JSON.
+func TestFieldsAreThoseOfTheOutput(t *testing.T) {
+	commands := map[string]any{
+		"networks": exampleNetworks, "endpoints": exampleEndpoints, "leases": exampleLeases, "programs": examplePrograms,
+		"maps": exampleMaps, "status": exampleStatus,
+	}
+	for name, value := range commands {
+		c, _, err := newRoot(&app{}).Find([]string{name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var fields []fieldDoc
+		decode(t, c.Annotations[result], &fields)
+		var want []string
+		for _, f := range fields {
+			want = append(want, f.Path)
+			if strings.HasPrefix(f.Type, amountType) {
+				want = append(want, f.Path+".packets", f.Path+".bytes")
+			}
+		}
+		text, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var generic any
+		decode(t, string(text), &generic)
+		var got []string
+		collectPaths(generic, "", &got)
+		slices.Sort(got)
+		slices.Sort(want)
+		if got = slices.Compact(got); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: JSON has %q, documented are %q", name, got, want)
+		}
+	}
+}
+
+func collectPaths(v any, path string, paths *[]string) {
+	switch v := v.(type) {
+	case map[string]any:
+		for name, inner := range v {
+			where := strings.TrimPrefix(path+"."+name, ".")
+			*paths = append(*paths, where)
+			collectPaths(inner, where, paths)
+		}
+	case []any:
+		for _, inner := range v {
+			collectPaths(inner, path+"[]", paths)
+		}
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	s := newStage(t, testrig.Options{})
+	a := s.attach(config("pods", "kernel", 62))
+	for line, want := range map[string][]string{
+		"__complete endp":                     {"endpoints"},
+		"__complete endpoints --network ":     {"pods"},
+		"__complete endpoints --container ":   {a.ID},
+		"__complete endpoints --address ":     {a.v4.String(), a.v6.String()},
+		"__complete endpoints ":               {a.v4.String(), a.ID, a.v6.String(), a.device},
+		"__complete leases --network ":        {"pods"},
+		"__complete networks -o ":             formats,
+		"__complete networks --output=":       formats,
+		"__complete endpoints --network nope": {"pods"}, // the shell filters
+	} {
+		code, out, _ := s.run(strings.Split(line, " ")...)
+		var got []string
+		for _, l := range strings.Split(out, "\n") {
+			if l != "" && !strings.HasPrefix(l, ":") {
+				word, _, _ := strings.Cut(l, "\t")
+				got = append(got, word)
+			}
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if code != exitOK || !slices.Equal(got, want) {
+			t.Errorf("%q: exit code %d, %q, want %q", line, code, got, want)
+		}
+	}
+}
+
+func TestCompletionScriptsAreTakenByTheirShells(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		code, script, errs := execute(t, "completion", shell)
+		if code != exitOK || script == "" || errs != "" {
+			t.Errorf("%s: exit code %d, stderr %q", shell, code, errs)
+		}
+		path, err := exec.LookPath(shell)
+		if err != nil || shell == "powershell" {
+			continue
+		}
+		cmd := exec.Command(path, "-n")
+		cmd.Stdin = strings.NewReader(script)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s -n: %v\n%s", shell, err, out)
+		}
+	}
+}
