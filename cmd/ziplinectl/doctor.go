@@ -19,7 +19,7 @@ import (
 func (a *app) doctorCommand() *cobra.Command {
 	options := doctor.Options{Parse: describeNetwork}
 	var quiet bool
-	c := &cobra.Command{
+	c := describes(doctor.Report{}, &cobra.Command{
 		Use:   "doctor [CHECK]...",
 		Short: "Say what on this node zipline lacks, or is disturbed by, and how to mend it",
 		Long: `doctor looks at everything that zipline stands on or gets along with, says what
@@ -57,7 +57,7 @@ fails; skipped: could not look. The exit code is 3 where there is a problem.`,
 			}
 			return err
 		},
-	}
+	})
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "leave out what is ok (table only)")
 	c.Flags().StringVar(&options.ConfigDir, "config-dir", "/etc/cni/net.d", "where the runtime looks for networks")
 	c.Flags().StringVar(&options.Root, "root", "", "where the node's files are, for a container that has them elsewhere")
