@@ -262,7 +262,7 @@ func TestTraceIsBounded(t *testing.T) {
 		t.Errorf("--sample 10 printed %d of %d", got, all)
 	}
 	begin = time.Now()
-	if r = n.trace(t, "--duration", "300ms"); r.wait(t) != "" || time.Since(begin) > 10*time.Second {
+	if r = n.trace(t, "--duration", "300ms", "--port", "9"); r.wait(t) != "" || time.Since(begin) > 10*time.Second {
 		t.Errorf("--duration: ended after %v", time.Since(begin))
 	}
 }
