@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "3ba42000fe43fdfe713d21e7f6eabba5"
+const digest = "4faab7233da1fd71880530f7ad507b58"

@@ -113,7 +113,7 @@ func (m *member) tracers() (tracers, endpoints uint32) {
 		case err != nil:
 		case info.name == bpf.ZiplineMapEndpoints && info.shape() == layout[info.name]:
 			endpoints = id
-		case info.name == bpf.ZiplineMapTracers && info.kind == unix.BPF_MAP_TYPE_PROG_ARRAY && info.maxEntries > bpf.Hooks:
+		case info.name == bpf.ZiplineMapTracers && info.kind == unix.BPF_MAP_TYPE_PROG_ARRAY && info.maxEntries >= bpf.Hooks:
 			tracers = id
 		}
 	}

@@ -13,12 +13,11 @@
 /*
  * The tracers, by hook. Not pinned: the kernel empties it when the process that
  * traces closes it or dies. While it is empty, the tail call is a check of its
- * count and a nop where the jump would be. The slot behind those of the hooks is
- * nobody's: what is in it shows that the kernel has not emptied the map yet.
+ * count and a nop where the jump would be.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, HOOKS + 1);
+	__uint(max_entries, HOOKS);
 	__type(key, __u32);
 	__type(value, __u32);
 } tracers SEC(".maps");

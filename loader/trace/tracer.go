@@ -41,7 +41,8 @@ type Tracer struct {
 	conntrack bool
 	// sets are the programs that jump to this tracer, by their id. Their maps of
 	// tracers stay open: that is what keeps the tracer in them.
-	sets map[uint32]*loader.RunningSet
+	sets     map[uint32]*loader.RunningSet
+	programs map[uint32]*ebpf.Program // the tracer of each set
 }
 
 // shared are the maps that all programs of a tracer have in common.
@@ -63,7 +64,7 @@ func Open(options Options) (_ *Tracer, err error) {
 	maps.DeleteFunc(spec.Maps, func(name string, _ *ebpf.MapSpec) bool {
 		return name != bpf.TraceMapEndpoints && name != ".rodata" && !slices.Contains(shared, name)
 	})
-	t := &Tracer{options: options, spec: spec, maps: map[string]*ebpf.Map{}, sets: map[uint32]*loader.RunningSet{}}
+	t := &Tracer{options: options, spec: spec, maps: map[string]*ebpf.Map{}, sets: map[uint32]*loader.RunningSet{}, programs: map[uint32]*ebpf.Program{}}
 	defer func() {
 		if err != nil {
 			_ = t.Close() // the error is told
@@ -96,6 +97,10 @@ func (t *Tracer) Refresh() error {
 		return err
 	}
 	var errs []error
+	for _, r := range t.sets {
+		_, err := t.put(r)
+		errs = append(errs, err)
+	}
 	for _, r := range running {
 		t.sets[r.ID] = r
 		errs = append(errs, t.join(r))
@@ -123,43 +128,55 @@ func (t *Tracer) join(r *loader.RunningSet) (err error) {
 		return fmt.Errorf("load tracer: %w", explain(err))
 	}
 	defer coll.Close()
-	if err := settle(r.Tracers); err != nil {
-		return err
+	// The set keeps the program: the kernel may have to be told again.
+	program, err := coll.Programs[bpf.TraceProgTrace].Clone()
+	if err != nil {
+		return fmt.Errorf("load tracer: %w", err)
 	}
-	if err := r.Tracers.Put(canary, coll.Programs[bpf.TraceProgTrace]); err != nil {
-		return fmt.Errorf("trace: %w", explain(err))
-	}
-	for hook := range bpf.Hook(bpf.Hooks) {
-		if len(t.options.Filter.Hooks) > 0 && !slices.Contains(t.options.Filter.Hooks, hook) {
-			continue
+	t.programs[r.ID] = program
+	return t.settle(r)
+}
+
+// calm is for how long the map of tracers must keep what is put there.
+const calm = 30 * time.Millisecond
+
+// settle puts the tracer into the map until it stays. When the last process closes
+// the map, the kernel empties it in a work queue, some time later: it may still be
+// about to, for one that traced or only looked. While this process has it open,
+// nobody else's end empties it.
+func (t *Tracer) settle(r *loader.RunningSet) error {
+	since := time.Now()
+	for time.Since(since) < calm {
+		missing, err := t.put(r)
+		if err != nil {
+			return err
 		}
-		if err := r.Tracers.Put(uint32(hook), coll.Programs[bpf.TraceProgTrace]); err != nil {
-			return fmt.Errorf("trace %s: %w", hook, explain(err))
+		if missing {
+			since = time.Now()
 		}
+		time.Sleep(calm / 10)
 	}
 	return nil
 }
 
-// canary is the slot behind those of the hooks: it is filled with them, and only
-// the kernel empties it.
-const canary = uint32(bpf.Hooks)
-
-// settle waits until the kernel has emptied the map of tracers for the process that
-// traced before: it does so in a work queue, some time after that one has closed
-// the map, and would empty it of what is put there now. Where this process opened
-// the map before the other had closed it, nothing is emptied.
-func settle(tracers *ebpf.Map) error {
-	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		var id ebpf.ProgramID
-		err := tracers.Lookup(canary, &id)
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return nil
+// put puts the tracer where it is missing, and says whether it was.
+func (t *Tracer) put(r *loader.RunningSet) (missing bool, err error) {
+	for hook := range bpf.Hook(bpf.Hooks) {
+		if len(t.options.Filter.Hooks) > 0 && !slices.Contains(t.options.Filter.Hooks, hook) {
+			continue
 		}
-		if err != nil {
-			return fmt.Errorf("look for an earlier trace: %w", err)
+		var id ebpf.ProgramID
+		if err := r.Tracers.Lookup(uint32(hook), &id); err == nil {
+			continue
+		} else if !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return false, fmt.Errorf("look for tracer of %s: %w", hook, err)
+		}
+		missing = true
+		if err := r.Tracers.Put(uint32(hook), t.programs[r.ID]); err != nil {
+			return false, fmt.Errorf("trace %s: %w", hook, explain(err))
 		}
 	}
-	return nil
+	return missing, nil
 }
 
 // Read returns the next event, or [os.ErrDeadlineExceeded] when there is none
@@ -183,6 +200,9 @@ func (t *Tracer) Close() error {
 			}
 		}
 		errs = append(errs, r.Close())
+	}
+	for _, p := range t.programs {
+		errs = append(errs, p.Close())
 	}
 	if t.reader != nil {
 		errs = append(errs, t.reader.Close())
