@@ -122,6 +122,7 @@ const (
 	ZiplineMapDevices         = "devices"
 	ZiplineMapEndpoints       = "endpoints"
 	ZiplineMapNatPorts        = "nat_ports"
+	ZiplineMapTracers         = "tracers"
 	ZiplineMapUplinks         = "uplinks"
 	ZiplineProgFromEndpoint   = "from_endpoint"
 	ZiplineProgFromUplink     = "from_uplink"
@@ -188,6 +189,7 @@ type ZiplineMapSpecs struct {
 	Devices   *ebpf.MapSpec `ebpf:"devices"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
 	NatPorts  *ebpf.MapSpec `ebpf:"nat_ports"`
+	Tracers   *ebpf.MapSpec `ebpf:"tracers"`
 	Uplinks   *ebpf.MapSpec `ebpf:"uplinks"`
 }
 
@@ -224,6 +226,7 @@ type ZiplineMaps struct {
 	Devices   *ebpf.Map `ebpf:"devices"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
 	NatPorts  *ebpf.Map `ebpf:"nat_ports"`
+	Tracers   *ebpf.Map `ebpf:"tracers"`
 	Uplinks   *ebpf.Map `ebpf:"uplinks"`
 }
 
@@ -233,6 +236,7 @@ func (m *ZiplineMaps) Close() error {
 		m.Devices,
 		m.Endpoints,
 		m.NatPorts,
+		m.Tracers,
 		m.Uplinks,
 	)
 }

@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "0055067afd5f9477b962713353dead43"
+const digest = "4faab7233da1fd71880530f7ad507b58"

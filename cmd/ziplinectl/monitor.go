@@ -109,7 +109,7 @@ func newEventJSON(e watch.Event) eventJSON {
 		IfName: e.Endpoint.IfName, Device: e.Endpoint.HostDevice, Detail: e.Detail,
 	}
 	if e.Address.IsValid() {
-		v.Address = addressText(e.Address)
+		v.Address = prefixText(e.Address)
 	}
 	return v
 }
@@ -127,8 +127,8 @@ func newLeaseEvent(c ipam.Change) eventJSON {
 	return v
 }
 
-// addressText leaves out the length of a single address.
-func addressText(p netip.Prefix) string {
+// prefixText leaves out the length of a single address.
+func prefixText(p netip.Prefix) string {
 	if p.IsSingleIP() {
 		return p.Addr().String()
 	}

@@ -132,6 +132,8 @@ func (a *app) commands() []*cobra.Command {
 		a.flowsCommand(),
 		a.monitorCommand(),
 		a.metricsCommand(),
+		a.traceCommand(),
+		a.captureCommand(),
 		a.docsCommand(),
 	}
 }

@@ -21,7 +21,7 @@ const module = "github.com/zipline-cni/zipline"
 var arrows = map[string][]string{
 	"cmd/zipline": {"cni"},
 	// cni only to check a configuration as ADD does, and to read what ADD was told.
-	"cmd/ziplinectl": {"loader", "loader/prog", "datapath", "ipam", "bpf", "cni",
+	"cmd/ziplinectl": {"loader", "loader/prog", "loader/trace", "datapath", "ipam", "bpf", "cni", "datapath/capture",
 		"datapath/conntrack", "datapath/doctor", "datapath/flow", "datapath/metrics", "datapath/watch"},
 	"cmd/zipline-bench":  {"bench"},
 	"cni":                {"ipam", "datapath"},
@@ -31,8 +31,10 @@ var arrows = map[string][]string{
 	"datapath/flow":      {"datapath", "datapath/conntrack", "loader", "bpf"},
 	"datapath/watch":     {"datapath", "internal/nlink"},
 	"datapath/metrics":   {"datapath", "loader"},
+	"datapath/capture":   {"datapath/capture/filter"},
 	"datapath/doctor":    {"datapath", "datapath/nat", "loader", "bpf", "internal/nlink", "internal/nfnl"},
 	"loader":             {"bpf", "internal/rcu"},
+	"loader/trace":       {"loader", "bpf"},
 	// The counters say who carried a measured packet, and no figure counts without.
 	"bench":              {"bench/load", "internal/testrig", "internal/reference", "internal/tbrun", "internal/testutil", "loader", "bpf"},
 	"internal/demo":      {"internal/testrig", "internal/reference", "internal/tbrun", "internal/testutil", "loader", "bpf"},
