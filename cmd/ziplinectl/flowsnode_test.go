@@ -139,8 +139,9 @@ func (n *flowsNode) counters(t *testing.T) map[counterKey]uint64 {
 	return packets
 }
 
-// talk is traffic in both directions, some packets each way every few milliseconds,
-// until it is stopped or its test ends.
+// talk is traffic in both directions, a packet there and one back every few
+// milliseconds, until it is stopped or its test ends: of all traffic the hardest to
+// admit, since each answer in the stack takes away what the question had.
 type talk struct {
 	port   uint16 // that the flow was opened to
 	source netip.AddrPort
@@ -163,9 +164,7 @@ func startTalk(t *testing.T, network string, from *testrig.Namespace, to netip.A
 			case <-done:
 				return
 			case <-tick.C:
-				for range 3 {
-					_, _ = conn.Write([]byte("ping\n")) // the test looks at conntrack
-				}
+				_, _ = conn.Write([]byte("ping\n")) // the test looks at conntrack
 			}
 		}
 	})
