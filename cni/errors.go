@@ -15,6 +15,14 @@ import (
 	"github.com/zipline-cni/zipline/ipam"
 )
 
+// Codes of the specification's STATUS that the library has from v1.3.1 on.
+// v1.3.0 is used because later versions bring OpenTelemetry, net/http and TLS
+// into the plugin: half a millisecond of every ADD and DEL.
+const (
+	codeNotAvailable        uint = 50
+	codeLimitedConnectivity uint = 51
+)
+
 // Error codes of zipline, above the specification's own (docs/errors.md).
 const (
 	// CodeInterfaceExists: the container has an interface of this name.

@@ -124,7 +124,7 @@ func (d *delegate) run(verb func(context.Context, string, []byte, invoke.Exec) e
 func (d *delegate) find() error {
 	path := os.Getenv("CNI_PATH")
 	if _, err := invoke.FindInPath(d.name, filepath.SplitList(path)); err != nil {
-		return newError(types.ErrPluginNotAvailable, d.name, "IPAM plugin %s is not in CNI_PATH (%s)", d.name, path)
+		return newError(codeNotAvailable, d.name, "IPAM plugin %s is not in CNI_PATH (%s)", d.name, path)
 	}
 	return nil
 }
@@ -146,7 +146,7 @@ func (d *delegate) error(err error) error {
 		}
 		return newError(CodeDelegateFailed, d.name, "IPAM plugin %s: code %d: %v", d.name, own.Code, own)
 	}
-	return newError(types.ErrPluginNotAvailable, d.name, "execute IPAM plugin %s: %v", d.name, err)
+	return newError(codeNotAvailable, d.name, "execute IPAM plugin %s: %v", d.name, err)
 }
 
 // attachmentsOf names the valid attachments of a GC call.

@@ -33,12 +33,12 @@ func (p *Plugin) Status(args *skel.CmdArgs) error {
 // notAvailable keeps 50 and 51 of a delegate, and makes 50 of all else.
 func notAvailable(object string, err error) error {
 	var own *types.Error
-	if errors.As(err, &own) && (own.Code == types.ErrPluginNotAvailable || own.Code == types.ErrLimitedConnectivity) {
+	if errors.As(err, &own) && (own.Code == codeNotAvailable || own.Code == codeLimitedConnectivity) {
 		return own
 	}
 	var unsupported *datapath.UnsupportedError
 	if errors.As(err, &unsupported) {
 		object = unsupported.Key
 	}
-	return newError(types.ErrPluginNotAvailable, object, "not available: %v", oneLine(err))
+	return newError(codeNotAvailable, object, "not available: %v", oneLine(err))
 }

@@ -102,3 +102,23 @@ func TestEveryPackageSaysWhatItIsFor(t *testing.T) {
 		}
 	}
 }
+
+// Every ADD and DEL starts the plugin anew and pays for the initialisation of
+// all that is linked into it.
+func TestPluginLinksNoServer(t *testing.T) {
+	cmd := exec.Command("go", "list", "-deps", "./cmd/zipline")
+	cmd.Dir = testutil.RepoRoot(t)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("list what the plugin imports: %v", err)
+	}
+	deps := strings.Fields(string(out))
+	if !slices.Contains(deps, "github.com/containernetworking/cni/pkg/invoke") {
+		t.Fatal("the list lacks what the plugin is known to import")
+	}
+	for _, heavy := range []string{"net/http", "crypto/tls", "go.opentelemetry.io/otel/trace", "github.com/spf13/cobra"} {
+		if slices.Contains(deps, heavy) {
+			t.Errorf("the plugin links %s", heavy)
+		}
+	}
+}
