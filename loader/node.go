@@ -5,6 +5,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -156,6 +157,9 @@ func (n *Node) openCurrent() error {
 
 // strange says whether a device has a program of ours with other maps.
 func (n *Node) strange(index int) bool {
+	if ids, err := n.site.attachedIDs(index, fromEndpoint); err == nil && slices.Contains(ids, n.info.id) {
+		return false // without opening all that it uses, which DEL waits for
+	}
 	s, err := n.attachedSet(index)
 	if err != nil {
 		return false
