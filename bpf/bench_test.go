@@ -143,8 +143,7 @@ func (w *world) repeat(b *testing.B, program *ebpf.Program, p *packet, n int) (t
 // measures something else.
 func (w *world) wantAll(b *testing.B, hook Hook, before map[uint32]ZiplineCounter, want Reason, n int) {
 	b.Helper()
-	row := uint32(hook)*Reasons + uint32(want)
-	if have := w.counters(b)[row].Packets - before[row].Packets; have != uint64(n) {
+	if have := packets(w.counters(b), hook, want) - packets(before, hook, want); have != uint64(n) {
 		b.Fatalf("%d of %d packets were counted as %q", have, n, want)
 	}
 }

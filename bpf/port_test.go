@@ -250,6 +250,9 @@ func (w *world) wantNoted(t *testing.T, name string, e *entry, direction int) {
 		w.setPorts(t, old)
 		got, _ = w.whileAdmitted(t, e, p)
 	})
+	if to := w.holder(e.packet(w, direction, true).dst); p.hook() == HookUplink && got.slot != to.slot {
+		t.Errorf("%s, direction %d: %v counted in slot %d, the destination's is %d", name, direction, got.counted, got.slot, to.slot)
+	}
 	if is := w.noted(t, port) != old; is != want {
 		t.Errorf("%s, direction %d: port %d noted %v, want %v (%v)", name, direction, port, is, want, got.counted)
 	}

@@ -18,11 +18,12 @@ const (
 	HookDevice
 )
 
-// Reasons is the number of rows that a hook has in the counters map, and Hooks
-// the number of hooks: the row of a counter is hook * Reasons + reason.
+// The rows of the counters map: each network slot has Hooks times Reasons of
+// them, and the row of a counter is (slot * Hooks + hook) * Reasons + reason.
 const (
-	Reasons = 128
-	Hooks   = 3
+	Reasons      = 128
+	Hooks        = 3
+	NetworkSlots = 16
 )
 
 // Verdict is what became of a packet.

@@ -78,8 +78,11 @@ func TestHooksAreThoseOfTheObject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := collection.Maps[ZiplineMapCounters].MaxEntries; n != Hooks*Reasons {
-		t.Errorf("counters has %d rows, Go expects %d", n, Hooks*Reasons)
+	if n := collection.Maps[ZiplineMapCounters].MaxEntries; n != NetworkSlots*Hooks*Reasons {
+		t.Errorf("counters has %d rows, Go expects %d", n, NetworkSlots*Hooks*Reasons)
+	}
+	if n := collection.Maps[ZiplineMapNetworks].MaxEntries; n != NetworkSlots-1 {
+		t.Errorf("networks has room for %d, Go expects %d, since slot 0 is nobody's", n, NetworkSlots-1)
 	}
 	for hook, want := range map[Hook]string{HookEndpoint: "from_endpoint", HookUplink: "from_uplink", HookDevice: "to_device"} {
 		if hook.String() != want || collection.Programs[want] == nil {

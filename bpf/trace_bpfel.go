@@ -70,6 +70,7 @@ const (
 	TraceMapDevices        = "devices"
 	TraceMapEndpoints      = "endpoints"
 	TraceMapNatPorts       = "nat_ports"
+	TraceMapNetworks       = "networks"
 	TraceMapTraceCounts    = "trace_counts"
 	TraceMapTraceDevices   = "trace_devices"
 	TraceMapTraceEvents    = "trace_events"
@@ -149,6 +150,7 @@ type TraceMapSpecs struct {
 	Devices       *ebpf.MapSpec `ebpf:"devices"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
 	NatPorts      *ebpf.MapSpec `ebpf:"nat_ports"`
+	Networks      *ebpf.MapSpec `ebpf:"networks"`
 	TraceCounts   *ebpf.MapSpec `ebpf:"trace_counts"`
 	TraceDevices  *ebpf.MapSpec `ebpf:"trace_devices"`
 	TraceEvents   *ebpf.MapSpec `ebpf:"trace_events"`
@@ -204,6 +206,7 @@ type TraceMaps struct {
 	Devices       *ebpf.Map `ebpf:"devices"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
 	NatPorts      *ebpf.Map `ebpf:"nat_ports"`
+	Networks      *ebpf.Map `ebpf:"networks"`
 	TraceCounts   *ebpf.Map `ebpf:"trace_counts"`
 	TraceDevices  *ebpf.Map `ebpf:"trace_devices"`
 	TraceEvents   *ebpf.Map `ebpf:"trace_events"`
@@ -221,6 +224,7 @@ func (m *TraceMaps) Close() error {
 		m.Devices,
 		m.Endpoints,
 		m.NatPorts,
+		m.Networks,
 		m.TraceCounts,
 		m.TraceDevices,
 		m.TraceEvents,

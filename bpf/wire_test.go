@@ -24,12 +24,15 @@ func TestHeadersThatAreNotLinearAreNotRewritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.attached = true
 	eachProtocol(t, func(t *testing.T, protocol byte, v6 bool) {
 		e := w.flows()["from outside to a container"].entry(protocol, v6)
 		w.add(t, e)
-		const row = uint32(HookUplink)*Reasons + uint32(ZiplineReasonREASON_NEXT_NONLINEAR)
-		before := w.counters(t)[row].Packets
-		for deadline := time.Now().Add(10 * time.Second); w.counters(t)[row].Packets == before; {
+		counted := func() uint64 {
+			return packets(w.counters(t), HookUplink, ZiplineReasonREASON_NEXT_NONLINEAR)
+		}
+		before := counted()
+		for deadline := time.Now().Add(10 * time.Second); counted() == before; {
 			w.admit(t, e, original|replying)
 			if err := w.do(func() error { return testrig.SendNonLinear("up0p", e.packet(w, original, false).bytes()) }); err != nil {
 				t.Fatal(err)

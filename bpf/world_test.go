@@ -41,6 +41,8 @@ const (
 	dropVerdict  = 2
 	redirVerdict = 7
 	slowMark     = 0x10
+	// Fewer than there are: each run reads all counters.
+	worldSlots = 4
 )
 
 // peer is an endpoint of the test world: a host veth, and what the maps say.
@@ -54,6 +56,7 @@ type peer struct {
 	flags      uint32
 	slowMark   uint32
 	net4, net6 uint64
+	slot       uint32 // of its network in the counters map
 }
 
 // world is a loaded program in a network namespace with devices to run it on.
@@ -63,7 +66,9 @@ type world struct {
 	jobs  chan func()
 	// uplink is where from_uplink gets its packets.
 	uplink *peer
-	stage  *stage
+	// attached says that from_uplink also sees what the kernel sends there.
+	attached bool
+	stage    *stage
 	// mendsIPv6 says whether the kernel can mend any IPv6 checksum (BPF_F_IPV6).
 	mendsIPv6 bool
 	// renewed is when the fixed flows of the model were last given their timeout.
@@ -81,6 +86,7 @@ func peers() []*peer {
 			host:  net.HardwareAddr{2, 0, 0, 0, 2, number},
 			mtu:   defaultMTU,
 			flags: flags, net4: net4, net6: net6,
+			slot: 1 + uint32(number)%(worldSlots-1),
 		}
 	}
 	const usual = sourceCheck | direct | tracked
@@ -180,6 +186,7 @@ func (w *world) load(conntrack bool) error {
 	if err := spec.Variables[ZiplineVarTickHz].Set(tickRate()); err != nil {
 		return err
 	}
+	spec.Maps[ZiplineMapCounters].MaxEntries = worldSlots * Hooks * Reasons
 	if err := loadObjects(spec, &w.objs); err != nil {
 		return err
 	}
@@ -201,13 +208,14 @@ func (w *world) load(conntrack bool) error {
 
 func (w *world) publish(p *peer) error {
 	if p.name == "unpublished" {
+		p.slot = 0
 		return nil
 	}
-	dev := ZiplineDevice{Networks: [4]uint64{0: p.net4, 3: p.net6}, Mac: [6]byte(p.mac), HostMac: [6]byte(p.host), Flags: p.flags}
+	dev := ZiplineDevice{Networks: [4]uint64{0: p.net4, 3: p.net6}, Mac: [6]byte(p.mac), HostMac: [6]byte(p.host), Flags: p.flags, Slot: p.slot}
 	if err := w.objs.Devices.Put(uint32(p.index), dev); err != nil {
 		return err
 	}
-	ep := ZiplineEndpoint{Ifindex: uint32(p.index), Mtu: p.mtu, Mac: [6]byte(p.mac), HostMac: [6]byte(p.host), Flags: p.flags, SlowPathMark: p.slowMark}
+	ep := ZiplineEndpoint{Ifindex: uint32(p.index), Mtu: p.mtu, Mac: [6]byte(p.mac), HostMac: [6]byte(p.host), Flags: p.flags, SlowPathMark: p.slowMark, Slot: p.slot}
 	for _, addr := range []netip.Addr{p.v4, p.v6, p.extra} {
 		if !addr.IsValid() {
 			continue

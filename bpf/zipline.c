@@ -24,6 +24,7 @@
 #include "lib/flow.h"
 #include "lib/local.h"
 #include "lib/rewrite.h"
+#include "lib/carry.h"
 #include "lib/forward.h"
 #include "lib/nd.h"
 #include "lib/ipv4.h"
@@ -60,6 +61,7 @@ SEC("tc")
 int from_endpoint(struct __sk_buff *skb)
 {
 	skb->tc_index = 0;
+	count_for(skb, 0);
 	return verdict(skb, HOOK_ENDPOINT, endpoint_handle(skb));
 }
 
@@ -79,6 +81,7 @@ SEC("tc")
 int from_uplink(struct __sk_buff *skb)
 {
 	skb->tc_index = 0;
+	count_for(skb, 0);
 	return verdict(skb, HOOK_UPLINK, uplink_handle(skb));
 }
 
@@ -106,6 +109,7 @@ int to_device(struct __sk_buff *skb)
 	if ((admit & ~ADMIT_DIRECTIONS) != ADMIT)
 		return TC_ACT_UNSPEC;
 	skb->tc_index = 0;
+	count_for(skb, 0);
 	return verdict(skb, HOOK_DEVICE, device_handle(skb, admit & ADMIT_DIRECTIONS));
 }
 

@@ -30,6 +30,8 @@ type ZiplineDevice struct {
 	Mac      [6]uint8
 	HostMac  [6]uint8
 	Flags    uint32
+	Slot     uint32
+	Pad      uint32
 }
 
 type ZiplineEndpoint struct {
@@ -41,7 +43,7 @@ type ZiplineEndpoint struct {
 	HostMac      [6]uint8
 	Flags        uint32
 	SlowPathMark uint32
-	Pad          uint32
+	Slot         uint32
 }
 
 type ZiplineNatPorts struct {
@@ -51,6 +53,11 @@ type ZiplineNatPorts struct {
 		Seen  uint8
 		Asked uint8
 	}
+}
+
+type ZiplineNetworkName struct {
+	_    structs.HostLayout
+	Text [64]uint8
 }
 
 type ZiplineReason uint32
@@ -122,6 +129,7 @@ const (
 	ZiplineMapDevices         = "devices"
 	ZiplineMapEndpoints       = "endpoints"
 	ZiplineMapNatPorts        = "nat_ports"
+	ZiplineMapNetworks        = "networks"
 	ZiplineMapTracers         = "tracers"
 	ZiplineMapUplinks         = "uplinks"
 	ZiplineProgFromEndpoint   = "from_endpoint"
@@ -189,6 +197,7 @@ type ZiplineMapSpecs struct {
 	Devices   *ebpf.MapSpec `ebpf:"devices"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
 	NatPorts  *ebpf.MapSpec `ebpf:"nat_ports"`
+	Networks  *ebpf.MapSpec `ebpf:"networks"`
 	Tracers   *ebpf.MapSpec `ebpf:"tracers"`
 	Uplinks   *ebpf.MapSpec `ebpf:"uplinks"`
 }
@@ -226,6 +235,7 @@ type ZiplineMaps struct {
 	Devices   *ebpf.Map `ebpf:"devices"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
 	NatPorts  *ebpf.Map `ebpf:"nat_ports"`
+	Networks  *ebpf.Map `ebpf:"networks"`
 	Tracers   *ebpf.Map `ebpf:"tracers"`
 	Uplinks   *ebpf.Map `ebpf:"uplinks"`
 }
@@ -236,6 +246,7 @@ func (m *ZiplineMaps) Close() error {
 		m.Devices,
 		m.Endpoints,
 		m.NatPorts,
+		m.Networks,
 		m.Tracers,
 		m.Uplinks,
 	)

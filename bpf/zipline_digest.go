@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "4faab7233da1fd71880530f7ad507b58"
+const digest = "efe5575134a60c6148c79b4c46a7cc06"

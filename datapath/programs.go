@@ -126,6 +126,7 @@ func (e *Endpoint) entry(s *Spec, a Address, tracked bool) loader.Endpoint {
 		Direct:       s.mayBeDirect(tracked),
 		Tracked:      tracked,
 		SlowPathMark: s.SlowPathMark,
+		NetworkName:  s.Attachment.Network,
 	}
 }
 

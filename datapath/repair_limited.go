@@ -224,6 +224,7 @@ func (l *limited) entryOfNeighbour(addr netip.Addr) (*loader.Endpoint, error) {
 			entry.IfIndex, entry.MTU = l.link.Attrs().Index, mtu
 			entry.ContainerMAC, entry.HostMAC = mac, l.of.hostMAC()
 			entry.SourceCheck = l.link.Attrs().Group != GroupUnchecked
+			entry.NetworkName = l.of.Network
 			return &entry, nil
 		}
 	}

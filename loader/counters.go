@@ -5,13 +5,23 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/zipline-cni/zipline/bpf"
 )
 
-// Counter says how many packets a program gave a verdict for one reason, since
-// the maps were made. A GSO packet counts once; bytes include the Ethernet header.
+// Counter says how many packets of a network a program gave a verdict for one
+// reason, since the maps were made. A GSO packet counts once; bytes include the
+// Ethernet header.
 type Counter struct {
+	// Network is the name of the network whose endpoint sent the packet or was to
+	// get it, cut after 63 bytes. It is "" where none is known: traffic of the
+	// node itself, what only the stack finds an endpoint for, everything that
+	// to_device counts, and networks that came when all slots were taken.
+	Network string
 	Hook    bpf.Hook
 	Reason  bpf.Reason
 	Packets uint64
@@ -29,20 +39,35 @@ func ReadCounters() (_ []Counter, err error) {
 	return n.Counters()
 }
 
-// Counters returns the counters that are not zero, by program and reason.
+// Counters returns the counters that are not zero, by network, program and reason.
 func (n *Node) Counters() (_ []Counter, err error) {
 	m, err := n.openMap(bpf.ZiplineMapCounters)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
+	networks, err := n.networkNames()
+	if err != nil {
+		return nil, err
+	}
 	var counters []Counter
-	var perCPU []bpf.ZiplineCounter
-	for row := range uint32(bpf.Hooks * bpf.Reasons) {
-		if err := m.Lookup(row, &perCPU); err != nil {
+	for _, slot := range slices.Sorted(maps.Keys(networks)) {
+		if counters, err = appendSlot(counters, m, slot, networks[slot]); err != nil {
 			return nil, fmt.Errorf("read counters: %w", err)
 		}
-		c := Counter{Hook: bpf.Hook(row / bpf.Reasons), Reason: bpf.Reason(row % bpf.Reasons)}
+	}
+	return counters, nil
+}
+
+// appendSlot appends the counters of a slot that are not zero.
+func appendSlot(counters []Counter, m *ebpf.Map, slot uint32, network string) ([]Counter, error) {
+	const rows = bpf.Hooks * bpf.Reasons
+	var perCPU []bpf.ZiplineCounter
+	for row := range uint32(rows) {
+		if err := m.Lookup(slot*rows+row, &perCPU); err != nil {
+			return nil, err
+		}
+		c := Counter{Network: network, Hook: bpf.Hook(row / bpf.Reasons), Reason: bpf.Reason(row % bpf.Reasons)}
 		for _, cpu := range perCPU {
 			c.Packets += cpu.Packets
 			c.Bytes += cpu.Bytes

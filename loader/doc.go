@@ -9,7 +9,7 @@
 //
 //	devices   every host veth carries from_endpoint, which uses all of the maps:
 //	          they outlive every process and every mount, and decide in doubt
-//	pins      under /sys/fs/bpf/zipline/<node>/v3: quick to open, and keep the set
+//	pins      under /sys/fs/bpf/zipline/<node>/v4: quick to open, and keep the set
 //	          alive while no device has it; but a bpffs can be private to a mount
 //	          namespace (`ip netns exec` has a new one for each call)
 //	record    /run/zipline/<node>/programs: which programs were published last, and

@@ -34,6 +34,9 @@ type Endpoint struct {
 	// but for those whose conntrack mark has a bit of SlowPathMark.
 	Tracked      bool
 	SlowPathMark uint32
+	// NetworkName is in whose name its packets are counted ([Counter]). Upsert
+	// takes it; Lookup does not tell it.
+	NetworkName string
 }
 
 // The bits of enum endpoint_flags in bpf/lib/maps.h.
@@ -72,11 +75,11 @@ func (e *Endpoint) check() error {
 	return nil
 }
 
-func (e *Endpoint) value() bpf.ZiplineEndpoint {
+func (e *Endpoint) value(slot uint32) bpf.ZiplineEndpoint {
 	return bpf.ZiplineEndpoint{
 		Ifindex: uint32(e.IfIndex), Mtu: uint32(e.MTU), Network: e.Network,
 		Mac: [6]byte(e.ContainerMAC), HostMac: [6]byte(e.HostMAC), Flags: e.flags(),
-		SlowPathMark: e.SlowPathMark,
+		SlowPathMark: e.SlowPathMark, Slot: slot,
 	}
 }
 
@@ -94,8 +97,8 @@ func endpointOf(v *bpf.ZiplineEndpoint) Endpoint {
 // device returns the record of the endpoint's device, which keeps the networks
 // of an earlier record of the same device. Another MAC is another device: the
 // kernel may give an index again.
-func (e *Endpoint) device(earlier *bpf.ZiplineDevice) bpf.ZiplineDevice {
-	d := bpf.ZiplineDevice{Mac: [6]byte(e.ContainerMAC), HostMac: [6]byte(e.HostMAC), Flags: e.flags()}
+func (e *Endpoint) device(earlier *bpf.ZiplineDevice, slot uint32) bpf.ZiplineDevice {
+	d := bpf.ZiplineDevice{Mac: [6]byte(e.ContainerMAC), HostMac: [6]byte(e.HostMAC), Flags: e.flags(), Slot: slot}
 	if earlier != nil && earlier.HostMac == d.HostMac {
 		d.Networks = earlier.Networks
 	}

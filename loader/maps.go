@@ -21,17 +21,21 @@ func (n *Node) Upsert(addr netip.Addr, ep Endpoint) error {
 		return fmt.Errorf("publish %s: %w", addr, err)
 	}
 	return n.change(func() error {
-		if err := n.upsertDevice(&ep); err != nil {
+		slot, err := n.networkSlot(ep.NetworkName)
+		if err != nil {
+			return fmt.Errorf("publish network of %s: %w", addr, err)
+		}
+		if err := n.upsertDevice(&ep, slot); err != nil {
 			return fmt.Errorf("publish device of %s: %w", addr, err)
 		}
-		if err := put(n.maps[bpf.ZiplineMapEndpoints], key(addr), ep.value()); err != nil {
+		if err := put(n.maps[bpf.ZiplineMapEndpoints], key(addr), ep.value(slot)); err != nil {
 			return fmt.Errorf("publish %s: %w", addr, err)
 		}
 		return nil
 	})
 }
 
-func (n *Node) upsertDevice(ep *Endpoint) error {
+func (n *Node) upsertDevice(ep *Endpoint, slot uint32) error {
 	devices := n.maps[bpf.ZiplineMapDevices]
 	var earlier *bpf.ZiplineDevice
 	var d bpf.ZiplineDevice
@@ -41,7 +45,7 @@ func (n *Node) upsertDevice(ep *Endpoint) error {
 	case !errors.Is(err, ebpf.ErrKeyNotExist):
 		return err
 	}
-	return put(devices, uint32(ep.IfIndex), ep.device(earlier))
+	return put(devices, uint32(ep.IfIndex), ep.device(earlier, slot))
 }
 
 // Lookup returns the entry of an address. Returns [ErrNotFound].
@@ -138,21 +142,33 @@ func (n *Node) change(f func() error) error {
 
 // mergeMaps copies what from has and to lacks.
 func mergeMaps(to, from *set) error {
-	if err := merge[bpf.ZiplineAddress, bpf.ZiplineEndpoint](to, from, bpf.ZiplineMapEndpoints); err != nil {
+	networks, err := from.networkNames()
+	if err != nil {
 		return err
 	}
-	if err := merge[uint32, bpf.ZiplineUplink](to, from, bpf.ZiplineMapUplinks); err != nil {
+	slots := map[uint32]uint32{}
+	for slot, network := range networks {
+		if slots[slot], err = to.networkSlot(network); err != nil {
+			return err
+		}
+	}
+	err = merge[bpf.ZiplineAddress](to, from, bpf.ZiplineMapEndpoints, func(v *bpf.ZiplineEndpoint) { v.Slot = slots[v.Slot] })
+	if err != nil {
 		return err
 	}
-	return merge[uint32, bpf.ZiplineDevice](to, from, bpf.ZiplineMapDevices)
+	if err := merge[uint32](to, from, bpf.ZiplineMapUplinks, func(*bpf.ZiplineUplink) {}); err != nil {
+		return err
+	}
+	return merge[uint32](to, from, bpf.ZiplineMapDevices, func(v *bpf.ZiplineDevice) { v.Slot = slots[v.Slot] })
 }
 
-func merge[K comparable, V any](to, from *set, name string) error {
+func merge[K comparable, V any](to, from *set, name string, adapt func(*V)) error {
 	values, err := entries[K, V](from.maps[name])
 	if err != nil {
 		return err
 	}
 	for k, v := range values {
+		adapt(&v)
 		if err := to.maps[name].Update(k, v, ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
 			return fmt.Errorf("copy entry of %s: %w", name, err)
 		}

@@ -138,7 +138,7 @@ func TestAFullMapIsAnError(t *testing.T) {
 	m := n.maps[bpf.ZiplineMapEndpoints]
 	ep := someEndpoint(7, 1)
 	for i := range 65536 {
-		must(t, put(m, key(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})), ep.value()))
+		must(t, put(m, key(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})), ep.value(0)))
 	}
 	wantError(t, n.Upsert(netip.MustParseAddr("10.2.0.0"), ep), ErrFull)
 	must(t, n.Upsert(netip.MustParseAddr("10.1.0.0"), ep)) // one that is there
@@ -152,6 +152,29 @@ func TestCountersAreSummedAndNamed(t *testing.T) {
 	if len(counters) != 0 {
 		t.Errorf("new counters are %v", counters)
 	}
+	const reason = bpf.ZiplineReasonREASON_DROP_MAC
+	ep := someEndpoint(7, 1)
+	ep.NetworkName = "first"
+	must(t, n.Upsert(netip.MustParseAddr("10.1.0.1"), ep))
+	ep.NetworkName = "pods"
+	must(t, n.Upsert(netip.MustParseAddr("10.1.0.1"), ep))
+	n.count(t, 0, bpf.HookUplink, reason)
+	n.count(t, 2, bpf.HookEndpoint, reason)
+	cpus := n.count(t, 2, bpf.HookDevice, reason)
+	counters, err = n.Counters()
+	must(t, err)
+	want := []Counter{
+		{"", bpf.HookUplink, reason, cpus, 100 * cpus},
+		{"pods", bpf.HookEndpoint, reason, cpus, 100 * cpus}, {"pods", bpf.HookDevice, reason, cpus, 100 * cpus},
+	}
+	if !slices.Equal(counters, want) {
+		t.Errorf("counters are %v, want %v", counters, want)
+	}
+}
+
+// count lets each CPU count a packet of 100 bytes, and returns how many CPUs there are.
+func (n *Node) count(t *testing.T, slot uint32, hook bpf.Hook, reason bpf.Reason) uint64 {
+	t.Helper()
 	m, err := n.openMap(bpf.ZiplineMapCounters)
 	must(t, err)
 	defer func() { _ = m.Close() }()
@@ -159,14 +182,8 @@ func TestCountersAreSummedAndNamed(t *testing.T) {
 	for i := range row {
 		row[i].Packets, row[i].Bytes = 1, 100
 	}
-	must(t, m.Put(uint32(bpf.Reasons+uint32(bpf.ZiplineReasonREASON_DROP_MAC)), row))
-	counters, err = n.Counters()
-	must(t, err)
-	cpus := uint64(len(row))
-	want := []Counter{{bpf.HookUplink, bpf.ZiplineReasonREASON_DROP_MAC, cpus, 100 * cpus}}
-	if !slices.Equal(counters, want) {
-		t.Errorf("counters are %v, want %v", counters, want)
-	}
+	must(t, m.Put((slot*bpf.Hooks+uint32(hook))*bpf.Reasons+uint32(reason), row))
+	return uint64(len(row))
 }
 
 func TestErrorsSayWhatTheyAreAbout(t *testing.T) {

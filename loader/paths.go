@@ -13,7 +13,7 @@ import (
 
 // layoutVersion names the layout of the maps. A change that an older program
 // cannot live with takes the next number, and so another directory.
-const layoutVersion = "v3"
+const layoutVersion = "v4"
 
 // Site says where the state of nodes is kept and how programs are attached.
 // The zero value is the one to use; tests have others.

@@ -23,10 +23,11 @@ type shape struct {
 // them. A test compares the two.
 var layout = map[string]shape{
 	bpf.ZiplineMapEndpoints: {ebpf.Hash, 16, 40, 65536},
-	bpf.ZiplineMapDevices:   {ebpf.Hash, 4, 48, 65536},
+	bpf.ZiplineMapDevices:   {ebpf.Hash, 4, 56, 65536},
+	bpf.ZiplineMapNetworks:  {ebpf.Hash, 64, 4, bpf.NetworkSlots - 1},
 	bpf.ZiplineMapUplinks:   {ebpf.Hash, 4, 8, 1024},
 	bpf.ZiplineMapNatPorts:  {ebpf.Array, 4, 131072, 1},
-	bpf.ZiplineMapCounters:  {ebpf.PerCPUArray, 4, 16, bpf.Hooks * bpf.Reasons},
+	bpf.ZiplineMapCounters:  {ebpf.PerCPUArray, 4, 16, bpf.NetworkSlots * bpf.Hooks * bpf.Reasons},
 }
 
 // errNotOurs says that a program or map is somebody else's, or of another layout.
@@ -48,7 +49,7 @@ type member struct {
 type set struct {
 	member
 	siblings map[string]*member
-	// maps has the maps but the counters; see openMap.
+	// maps has the maps that are always open; see openMap for the others.
 	maps map[string]*ebpf.Map
 	// mapIDs has the ids of the maps, by name.
 	mapIDs map[string]uint32
@@ -266,7 +267,7 @@ func (s *set) addMap(fd int) error {
 		return fmt.Errorf("map %q: %w", info.name, errNotOurs)
 	}
 	s.mapIDs[info.name] = info.id
-	if info.name == bpf.ZiplineMapCounters {
+	if info.name == bpf.ZiplineMapCounters || info.name == bpf.ZiplineMapNetworks {
 		return unix.Close(fd)
 	}
 	m, err := ebpf.NewMapFromFD(fd)
@@ -277,8 +278,9 @@ func (s *set) addMap(fd int) error {
 	return nil
 }
 
-// openMap returns a new descriptor of a map. The counters are only ever opened
-// so: ADD has no use for them, and the library asks how many CPUs there are.
+// openMap returns a new descriptor of a map. Two are only ever opened so: the
+// counters, which ADD has no use for and about which the library asks how many
+// CPUs there are, and the networks, which are ADD's alone.
 func (s *set) openMap(name string) (*ebpf.Map, error) {
 	fd, err := mapByID(s.mapIDs[name])
 	if err != nil {

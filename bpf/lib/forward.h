@@ -24,90 +24,6 @@ static __always_inline int forward_direct(struct __sk_buff *skb, const struct pa
 	return local_deliver(skb, dest);
 }
 
-/* A packet of an established flow to a container of this node. */
-static __always_inline int forward_local(struct __sk_buff *skb, const struct packet *pkt,
-					 const struct flow *flow, bool v4,
-					 const struct endpoint *dest, bool uplink)
-{
-	int ret;
-
-	if (dest->ifindex == skb->ifindex)
-		return -REASON_NEXT_SELF;
-	if (!(dest->flags & ENDPOINT_TRACKED))
-		return -REASON_NEXT_NOT_TRACKED;
-	if (flow->mark & dest->slow_path_mark)
-		return -REASON_NEXT_SLOW_MARK;
-	if (packet_size(skb, pkt) > dest->mtu)
-		return -REASON_NEXT_MTU;
-	ret = rewrite(skb, pkt, flow, v4, dest->mac, dest->host_mac, uplink);
-	if (ret)
-		return ret;
-	skb->mark = 0;
-	bpf_redirect_peer(dest->ifindex, 0);
-	return -REASON_TRACKED_LOCAL;
-}
-
-/**
- * forward_uplink() - a packet of an established flow to somewhere else
- * @skb: the packet
- * @pkt: its headers
- * @flow: what conntrack makes of it
- * @v4: IPv4, else IPv6; a constant
- *
- * The kernel decides on the route after the destination has been translated
- * and before the source is. A rule may choose the route by what only the stack
- * knows (a mark set by netfilter), and an IPsec policy may want the packet
- * encrypted: with either of them on the node the stack forwards.
- *
- * Return: negative reason
- */
-static __always_inline int forward_uplink(struct __sk_buff *skb, const struct packet *pkt,
-					  const struct flow *flow, bool v4)
-{
-	struct bpf_fib_lookup fib = {};
-	struct uplink *uplink;
-	int ret;
-
-	if (flow->policy_routes)
-		return -REASON_NEXT_POLICY_ROUTES;
-	if (flow->xfrm)
-		return -REASON_NEXT_XFRM;
-	fib.l4_protocol = pkt->protocol;
-	fib.sport = pkt->ports.source;
-	fib.dport = flow->ports.dest;
-	ret = packet_size(skb, pkt);
-	fib.tot_len = ret > 0xffff ? 0xffff : ret;
-	fib.ifindex = skb->ifindex;
-	if (v4) {
-		fib.family = AF_INET;
-		fib.tos = pkt->traffic;
-		fib.src[0] = pkt->saddr.w[3];
-		fib.dst[0] = flow->daddr.w[3];
-	} else {
-		fib.family = AF_INET6;
-		fib.flowinfo = pkt->traffic & bpf_htonl(IPV6_FLOWINFO_MASK);
-		__builtin_memcpy(fib.src, pkt->saddr.w, sizeof(fib.src));
-		__builtin_memcpy(fib.dst, flow->daddr.w, sizeof(fib.dst));
-	}
-	ret = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	if (ret == BPF_FIB_LKUP_RET_NO_NEIGH)
-		return -REASON_NEXT_NEIGHBOUR;
-	if (ret == BPF_FIB_LKUP_RET_FRAG_NEEDED)
-		return -REASON_NEXT_MTU;
-	if (ret != BPF_FIB_LKUP_RET_SUCCESS)
-		return -REASON_NEXT_ROUTE;
-	uplink = uplink_lookup(fib.ifindex);
-	if (!uplink)
-		return -REASON_NEXT_NOT_UPLINK;
-	if (uplink->mtu && packet_size(skb, pkt) > uplink->mtu)
-		return -REASON_NEXT_MTU;
-	ret = rewrite(skb, pkt, flow, v4, fib.dmac, fib.smac, false);
-	if (ret)
-		return ret;
-	bpf_redirect(fib.ifindex, 0);
-	return -REASON_TRACKED_UPLINK;
-}
-
 /**
  * reverse_path() - does the answer leave by the device that the packet came by?
  * @skb: the packet
@@ -156,6 +72,7 @@ static __always_inline int forward_inbound(struct __sk_buff *skb, const struct p
 {
 	int ret;
 
+	count_for(skb, dest->slot);
 	if (flow->xfrm)
 		return -REASON_NEXT_XFRM;
 	/* Whether the node believes that (rp_filter) is the stack's to say. */
@@ -166,7 +83,7 @@ static __always_inline int forward_inbound(struct __sk_buff *skb, const struct p
 		return ret;
 	/* The container may never answer. */
 	port_note(pkt->ports.dest);
-	return forward_local(skb, pkt, flow, v4, dest, true);
+	return carry_local(skb, pkt, flow, v4, dest, true);
 }
 
 /**
@@ -197,20 +114,25 @@ static __always_inline int forward_tracked(struct __sk_buff *skb, const struct p
 	if (!source)
 		return dest ? forward_inbound(skb, pkt, flow, v4, dest) : -REASON_NEXT_NO_ENDPOINT;
 	if (dest)
-		return forward_local(skb, pkt, flow, v4, dest, false);
-	return forward_uplink(skb, pkt, flow, v4);
+		return carry_local(skb, pkt, flow, v4, dest, false);
+	return carry_uplink(skb, pkt, flow, v4);
 }
 
 /*
  * Also of packets that check in: an answer that nobody asks about goes through
  * the stack, and takes away what they are admitted by.
  */
-static __always_inline void forward_note(const struct packet *pkt, const struct flow *flow, bool v4,
-					 const struct endpoint *source)
+static __always_inline void forward_note(struct __sk_buff *skb, const struct packet *pkt, const struct flow *flow,
+					 bool v4, const struct endpoint *source)
 {
+	struct endpoint *dest;
+
 	if (!source) {
-		if (endpoint_lookup(&flow->daddr))
-			port_note(pkt->ports.dest);
+		dest = endpoint_lookup(&flow->daddr);
+		if (!dest)
+			return;
+		count_for(skb, dest->slot);
+		port_note(pkt->ports.dest);
 		return;
 	}
 	if (pkt->ports.source != flow->ports.source || !address_equal(&pkt->saddr, &flow->saddr, v4))
@@ -229,16 +151,22 @@ static __always_inline void forward_note(const struct packet *pkt, const struct 
 static __always_inline int forward(struct __sk_buff *skb, const struct packet *pkt, bool v4,
 				   const struct endpoint *source)
 {
+	struct endpoint *dest;
 	struct flow flow;
 	int ret;
 
-	if (!source && !endpoint_lookup(&pkt->daddr) && !port_ask(pkt->ports.dest))
-		return -REASON_NEXT_NO_ENDPOINT;
+	if (!source) {
+		dest = endpoint_lookup(&pkt->daddr);
+		if (dest)
+			count_for(skb, dest->slot);
+		else if (!port_ask(pkt->ports.dest))
+			return -REASON_NEXT_NO_ENDPOINT;
+	}
 	ret = conntrack_flow(skb, pkt, v4, &flow);
 	if (ret == -REASON_NEXT_UNTRACKED)
 		return source ? forward_direct(skb, pkt, source) : ret;
 	if (ret == -REASON_NEXT_CHECK_IN || (!ret && source))
-		forward_note(pkt, &flow, v4, source);
+		forward_note(skb, pkt, &flow, v4, source);
 	if (!ret)
 		ret = forward_tracked(skb, pkt, &flow, v4, source);
 	if (-ret >= REASON_NEXT_FIRST)

@@ -34,7 +34,7 @@ enum endpoint_flags {
  * @host_mac: MAC of the host veth
  * @flags: enum endpoint_flags
  * @slow_path_mark: bits of the conntrack mark that keep a flow in the stack
- * @pad: 0
+ * @slot: of its network in the counters map
  */
 struct endpoint {
 	__u32 ifindex;
@@ -44,7 +44,7 @@ struct endpoint {
 	__u8 host_mac[ETH_ALEN];
 	__u32 flags;
 	__u32 slow_path_mark;
-	__u32 pad;
+	__u32 slot;
 };
 
 #define DEVICE_NETWORKS 4
@@ -56,6 +56,8 @@ struct endpoint {
  * @mac: MAC of the container's device
  * @host_mac: MAC of the host veth
  * @flags: enum endpoint_flags
+ * @slot: of its network in the counters map
+ * @pad: 0
  *
  * A packet whose source address is leased to nobody finds no endpoint, yet the
  * programs must know whether its device is checked, and which networks an ARP
@@ -66,6 +68,19 @@ struct device {
 	__u8 mac[ETH_ALEN];
 	__u8 host_mac[ETH_ALEN];
 	__u32 flags;
+	__u32 slot;
+	__u32 pad;
+};
+
+#define NETWORK_NAME_LEN 64
+#define NETWORK_SLOTS 16
+
+/**
+ * struct network_name - the key of a network
+ * @text: its name, with zeros after it; a long one is cut
+ */
+struct network_name {
+	__u8 text[NETWORK_NAME_LEN];
 };
 
 /**
@@ -149,10 +164,24 @@ struct {
 	__type(value, struct nat_ports);
 } nat_ports SEC(".maps");
 
-/* Written by the programs, one row per hook and reason; read by the loader package. */
+/*
+ * The slot of each network's own rows in the counters map, from 1. Slot 0 is for
+ * what belongs to no network that is known, and for all networks that came when
+ * there was no slot left. Written by the loader package at a network's first
+ * ADD; never read by the programs, which find the slot in endpoints and devices.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, NETWORK_SLOTS - 1);
+	__type(key, struct network_name);
+	__type(value, __u32);
+} networks SEC(".maps");
+
+/* Written by the programs, one row per network slot, hook and reason; read by the loader package. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, HOOKS * REASONS);
+	__uint(max_entries, NETWORK_SLOTS * HOOKS * REASONS);
 	__type(key, __u32);
 	__type(value, struct counter);
 } counters SEC(".maps");

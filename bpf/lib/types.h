@@ -33,6 +33,7 @@ typedef _Bool bool;
 /* enum bpf_map_type and map flags (linux/bpf.h) */
 #define BPF_MAP_TYPE_HASH 1
 #define BPF_MAP_TYPE_ARRAY 2
+#define BPF_MAP_TYPE_PROG_ARRAY 3
 #define BPF_MAP_TYPE_PERCPU_ARRAY 6
 #define BPF_ANY 0
 #define BPF_F_NO_PREALLOC 1

@@ -13,9 +13,9 @@ import (
 
 var (
 	packets = prometheus.NewDesc("zipline_packets_total",
-		"Packets that a program decided about, since the maps were made; a GSO packet counts once.", []string{"hook", "verdict", "reason"}, nil)
+		"Packets that a program decided about, since the maps were made; a GSO packet counts once.", []string{"network", "hook", "verdict", "reason"}, nil)
 	bytes = prometheus.NewDesc("zipline_bytes_total",
-		"Bytes of the packets that a program decided about, with the Ethernet header.", []string{"hook", "verdict", "reason"}, nil)
+		"Bytes of the packets that a program decided about, with the Ethernet header.", []string{"network", "hook", "verdict", "reason"}, nil)
 	mapEntries = prometheus.NewDesc("zipline_map_entries",
 		"Entries of an eBPF map; of an array all are there from the start.", []string{"map"}, nil)
 	mapMaxEntries = prometheus.NewDesc("zipline_map_max_entries",
@@ -51,7 +51,7 @@ func (s *Sample) Collect(ch chan<- prometheus.Metric) {
 		send(d, prometheus.GaugeValue, value, labels...)
 	}
 	for _, c := range s.Counters {
-		labels := []string{c.Hook.String(), c.Reason.Verdict().String(), c.Reason.String()}
+		labels := []string{c.Network, c.Hook.String(), c.Reason.Verdict().String(), c.Reason.String()}
 		send(packets, prometheus.CounterValue, float64(c.Packets), labels...)
 		send(bytes, prometheus.CounterValue, float64(c.Bytes), labels...)
 	}

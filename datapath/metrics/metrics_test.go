@@ -22,7 +22,7 @@ import (
 
 var example = &Sample{
 	Release: "1", Tier: "conntrack",
-	Counters:  []loader.Counter{{Hook: bpf.HookUplink, Reason: bpf.ZiplineReasonREASON_NEXT_CHECK_IN, Packets: 3, Bytes: 300}},
+	Counters:  []loader.Counter{{Network: "pods", Hook: bpf.HookUplink, Reason: bpf.ZiplineReasonREASON_NEXT_CHECK_IN, Packets: 3, Bytes: 300}},
 	Maps:      []loader.MapStatus{{Name: "endpoints", Entries: 2, MaxEntries: 65536, Bytes: 1024}},
 	Endpoints: map[string]int{"pods": 2}, Uplinks: []int{2},
 	Leases: []Leases{{"pods", "ipv4", "held", 2}},
@@ -35,7 +35,7 @@ func TestTextFormat(t *testing.T) {
 	want := `
 # HELP zipline_packets_total Packets that a program decided about, since the maps were made; a GSO packet counts once.
 # TYPE zipline_packets_total counter
-zipline_packets_total{hook="from_uplink",reason="flow checks in with the stack",verdict="next"} 3
+zipline_packets_total{hook="from_uplink",network="pods",reason="flow checks in with the stack",verdict="next"} 3
 # HELP zipline_leases Addresses of a network by state: held by an endpoint, stale, pending, unknown (another plugin's), free (of the IPv4 subnets in use).
 # TYPE zipline_leases gauge
 zipline_leases{family="ipv4",network="pods",state="held"} 2
