@@ -40,8 +40,10 @@ var (
 		"lib/conntrack.h: if (status & IPS_OFFLOAD)":                                            "only a flowtable sets it, which not every kernel has",
 		"lib/admission.h: if (((ct->timeout ^ expiry) >> ADMITTED_SHIFT) & ADMIT_DIRECTIONS) {": "takes a CPU that is stopped for some ticks at this very place",
 
-		"lib/rewrite.h: if (!uplink && !bpf_l4_csum_replace(skb, check, 0, difference, flags))":              "succeeds only on a kernel that does not know BPF_F_IPV6",
-		"lib/rewrite.h: if (bpf_l4_csum_replace(skb, check, old, new, flags | sizeof(old)) ||":               "cannot fail where the first one did not",
+		"lib/rewrite.h: if (!uplink && !bpf_l4_csum_replace(skb, check, 0, difference, flags))":                                   "succeeds only on a kernel that does not know BPF_F_IPV6",
+		"lib/rewrite.h: if (bpf_l4_csum_replace(skb, check, old, new, flags | sizeof(old)) || rewrite_ports(skb, pkt, flow, v4))": "cannot fail where the first one did not",
+		"lib/rewrite.h: if ((void *)(ports + 1) > (void *)(long)skb->data_end)":                                                   "the helper before it made them linear",
+		"lib/route.h: if (!route)": "the index is that of an entry",
 		"lib/rewrite.h: if ((void *)(eth + 1) + (v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) > end)": "the second time: the headers were linear before",
 	}
 )

@@ -115,6 +115,26 @@ const (
 	ZiplineReasonREASON_NEXT_REVERSE_PATH    ZiplineReason = 102
 )
 
+type ZiplineRoute struct {
+	_    structs.HostLayout
+	Tick uint64
+	Key  struct {
+		_       structs.HostLayout
+		Saddr   ZiplineAddress
+		Daddr   ZiplineAddress
+		Traffic uint32
+		Ifindex uint32
+	}
+	Way struct {
+		_       structs.HostLayout
+		Ifindex uint32
+		Mtu     uint32
+		Dmac    [6]uint8
+		Smac    [6]uint8
+	}
+	Pad uint32
+}
+
 type ZiplineUplink struct {
 	_       structs.HostLayout
 	Mtu     uint32
@@ -130,6 +150,7 @@ const (
 	ZiplineMapEndpoints       = "endpoints"
 	ZiplineMapNatPorts        = "nat_ports"
 	ZiplineMapNetworks        = "networks"
+	ZiplineMapRoutes          = "routes"
 	ZiplineMapTracers         = "tracers"
 	ZiplineMapUplinks         = "uplinks"
 	ZiplineProgFromEndpoint   = "from_endpoint"
@@ -198,6 +219,7 @@ type ZiplineMapSpecs struct {
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
 	NatPorts  *ebpf.MapSpec `ebpf:"nat_ports"`
 	Networks  *ebpf.MapSpec `ebpf:"networks"`
+	Routes    *ebpf.MapSpec `ebpf:"routes"`
 	Tracers   *ebpf.MapSpec `ebpf:"tracers"`
 	Uplinks   *ebpf.MapSpec `ebpf:"uplinks"`
 }
@@ -236,6 +258,7 @@ type ZiplineMaps struct {
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
 	NatPorts  *ebpf.Map `ebpf:"nat_ports"`
 	Networks  *ebpf.Map `ebpf:"networks"`
+	Routes    *ebpf.Map `ebpf:"routes"`
 	Tracers   *ebpf.Map `ebpf:"tracers"`
 	Uplinks   *ebpf.Map `ebpf:"uplinks"`
 }
@@ -247,6 +270,7 @@ func (m *ZiplineMaps) Close() error {
 		m.Endpoints,
 		m.NatPorts,
 		m.Networks,
+		m.Routes,
 		m.Tracers,
 		m.Uplinks,
 	)

@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "efe5575134a60c6148c79b4c46a7cc06"
+const digest = "f8d7dca7655490d427216b5e4b788738"

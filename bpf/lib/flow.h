@@ -9,9 +9,7 @@
  * @ports: ports to leave with
  * @mark: of the entry
  * @admit: what to tell to_device when the packet goes to the stack
- * @policy_routes: whether the node has ip rules of its own, or chooses among
- *                 next hops by ports
- * @xfrm: whether the node has IPsec policies
+ * @net: the node
  */
 struct flow {
 	struct address saddr;
@@ -19,32 +17,45 @@ struct flow {
 	struct ports ports;
 	__u32 mark;
 	__u16 admit;
-	__u8 policy_routes;
-	bool xfrm;
+	const struct net *net;
 };
 
-/* What the node has that would send a packet another way, or not in clear. */
-static __always_inline void flow_read_node(const struct nf_conn *ct, struct flow *flow)
+/**
+ * flow_policy_routes() - may the node send a packet another way than its routes say?
+ * @flow: what conntrack makes of it
+ *
+ * A rule may choose the route by what only the stack knows (a mark set by
+ * netfilter). And where next hops are chosen by ports, the stack hashes what the
+ * sending socket says where the packet has that, and bpf_fib_lookup the ports: a
+ * flow would leave by two of them.
+ *
+ * Return: 0 if not, else a negative reason
+ */
+static __always_inline int flow_policy_routes(const struct flow *flow)
 {
-	const struct net *net = ct->ct_net.net;
+	const struct net *net = flow->net;
+	__u8 found = 0;
 
-	flow->policy_routes = 0;
 	if (kernel_has(net->ipv4.fib_has_custom_rules))
-		flow->policy_routes |= net->ipv4.fib_has_custom_rules;
+		found |= net->ipv4.fib_has_custom_rules;
 	if (kernel_has(net->ipv6.fib6_has_custom_rules))
-		flow->policy_routes |= net->ipv6.fib6_has_custom_rules;
-	/*
-	 * The stack hashes what the sending socket says where the packet has that,
-	 * bpf_fib_lookup the ports: a flow would leave by two next hops.
-	 */
+		found |= net->ipv6.fib6_has_custom_rules;
 	if (kernel_has(net->ipv4.sysctl_fib_multipath_hash_policy))
-		flow->policy_routes |= net->ipv4.sysctl_fib_multipath_hash_policy;
+		found |= net->ipv4.sysctl_fib_multipath_hash_policy;
 	if (kernel_has(net->ipv6.sysctl.multipath_hash_policy))
-		flow->policy_routes |= net->ipv6.sysctl.multipath_hash_policy;
-	flow->xfrm = false;
+		found |= net->ipv6.sysctl.multipath_hash_policy;
+	return found ? -REASON_NEXT_POLICY_ROUTES : 0;
+}
+
+/* With IPsec policies on the node the stack decides what leaves and arrives in clear. */
+static __always_inline int flow_xfrm(const struct flow *flow)
+{
+	const struct net *net = flow->net;
+	__u32 policies = 0;
+
 	if (kernel_has(net->xfrm))
-		flow->xfrm = net->xfrm.policy_count[0] | net->xfrm.policy_count[1] |
-			     net->xfrm.policy_count[2];
+		policies = net->xfrm.policy_count[0] | net->xfrm.policy_count[1] | net->xfrm.policy_count[2];
+	return policies ? -REASON_NEXT_XFRM : 0;
 }
 
 /* NAT makes of a packet the inverse of what the other direction looks like. */
@@ -92,7 +103,7 @@ static __always_inline int flow_read(const struct nf_conn *ct, __u8 dir, const s
 	flow->mark = 0;
 	if (kernel_has(ct->mark))
 		flow->mark = ct->mark;
-	flow_read_node(ct, flow);
+	flow->net = ct->ct_net.net;
 	return 0;
 }
 

@@ -24,48 +24,6 @@ static __always_inline int forward_direct(struct __sk_buff *skb, const struct pa
 	return local_deliver(skb, dest);
 }
 
-/**
- * reverse_path() - does the answer leave by the device that the packet came by?
- * @skb: the packet
- * @pkt: its headers
- * @flow: what conntrack makes of it
- * @v4: IPv4, else IPv6; a constant
- * @dest: the container that it goes to
- *
- * A direction is admitted by whichever uplink its packet came in. With more than
- * one, rp_filter or a rule may refuse the next one: the stack is to say.
- *
- * Return: 0 if so, else a negative reason
- */
-static __always_inline int reverse_path(struct __sk_buff *skb, const struct packet *pkt, const struct flow *flow,
-					bool v4, const struct endpoint *dest)
-{
-	struct uplink *uplink = uplink_lookup(skb->ifindex);
-	struct bpf_fib_lookup fib = {};
-	int ret;
-
-	if (!uplink)
-		return -REASON_NEXT_NOT_UPLINK;
-	if (!uplink->several)
-		return 0;
-	if (flow->policy_routes)
-		return -REASON_NEXT_POLICY_ROUTES;
-	fib.ifindex = dest->ifindex;
-	if (v4) {
-		fib.family = AF_INET;
-		fib.src[0] = flow->daddr.w[3];
-		fib.dst[0] = pkt->saddr.w[3];
-	} else {
-		fib.family = AF_INET6;
-		__builtin_memcpy(fib.src, flow->daddr.w, sizeof(fib.src));
-		__builtin_memcpy(fib.dst, pkt->saddr.w, sizeof(fib.dst));
-	}
-	ret = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	if (ret != BPF_FIB_LKUP_RET_SUCCESS || fib.ifindex != skb->ifindex)
-		return -REASON_NEXT_REVERSE_PATH;
-	return 0;
-}
-
 /* What an uplink may not bring to a container past the stack. */
 static __always_inline int forward_inbound(struct __sk_buff *skb, const struct packet *pkt,
 					   const struct flow *flow, bool v4, const struct endpoint *dest)
@@ -73,12 +31,7 @@ static __always_inline int forward_inbound(struct __sk_buff *skb, const struct p
 	int ret;
 
 	count_for(skb, dest->slot);
-	if (flow->xfrm)
-		return -REASON_NEXT_XFRM;
-	/* Whether the node believes that (rp_filter) is the stack's to say. */
-	if (endpoint_lookup(&pkt->saddr))
-		return -REASON_NEXT_OWN_SOURCE;
-	ret = reverse_path(skb, pkt, flow, v4, dest);
+	ret = arrival(skb, pkt, flow, v4, dest);
 	if (ret)
 		return ret;
 	/* The container may never answer. */
@@ -101,6 +54,9 @@ static __always_inline int forward_tracked(struct __sk_buff *skb, const struct p
 					   const struct endpoint *source)
 {
 	struct endpoint *dest;
+	struct route_key key;
+	struct way way;
+	int ret;
 
 	if (pkt->ttl <= 1)
 		return -REASON_NEXT_TTL;
@@ -110,12 +66,19 @@ static __always_inline int forward_tracked(struct __sk_buff *skb, const struct p
 		return -REASON_NEXT_SLOW_MARK;
 	if (!v4 && address_v4_mapped(&flow->daddr))
 		return -REASON_NEXT_NO_ENDPOINT;
-	dest = endpoint_lookup(&flow->daddr);
-	if (!source)
+	if (!source) {
+		dest = endpoint_lookup(&flow->daddr);
 		return dest ? forward_inbound(skb, pkt, flow, v4, dest) : -REASON_NEXT_NO_ENDPOINT;
+	}
+	key = (struct route_key){ pkt->saddr, flow->daddr, pkt->traffic, skb->ifindex };
+	/* What has its source translated leaves the node, but for rare ones. */
+	if (!address_equal(&pkt->saddr, &flow->saddr, v4) && route_known(&key, &way))
+		return carry_uplink(skb, pkt, flow, v4, &way);
+	dest = endpoint_lookup(&flow->daddr);
 	if (dest)
 		return carry_local(skb, pkt, flow, v4, dest, false);
-	return carry_uplink(skb, pkt, flow, v4);
+	ret = uplink_way(skb, pkt, flow, v4, &key, &way);
+	return ret ?: carry_uplink(skb, pkt, flow, v4, &way);
 }
 
 /*
@@ -155,7 +118,7 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	struct flow flow;
 	int ret;
 
-	if (!source) {
+	if (!source && !port_recent(pkt->ports.dest)) {
 		dest = endpoint_lookup(&pkt->daddr);
 		if (dest)
 			count_for(skb, dest->slot);

@@ -75,6 +75,13 @@ static __always_inline bool in6_equal(const struct in6_addr *a, const struct in6
 	return a->w[0] == b->w[0] && a->w[1] == b->w[1] && a->w[2] == b->w[2] && a->w[3] == b->w[3];
 }
 
+static __always_inline bool address_equal(const struct address *a, const struct address *b, bool v4)
+{
+	if (v4)
+		return a->w[3] == b->w[3];
+	return !((a->w[0] ^ b->w[0]) | (a->w[1] ^ b->w[1]) | (a->w[2] ^ b->w[2]) | (a->w[3] ^ b->w[3]));
+}
+
 static __always_inline bool address_unspecified(const struct address *a)
 {
 	return !(a->w[0] | a->w[1] | a->w[2] | a->w[3]);

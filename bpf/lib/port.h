@@ -42,15 +42,23 @@ static __always_inline void port_note(__be16 port)
 		table->port[port].seen = now;
 }
 
-/* Is conntrack to be asked whether a container is reached by this port? */
+/* Was a container reached by this port lately? */
+static __always_inline bool port_recent(__be16 port)
+{
+	struct nat_ports *table = port_table();
+
+	if (!table)
+		return true;
+	return (__u8)(port_clock() - table->port[port].seen) <= (PORT_SECONDS * tick_hz >> PORT_CLOCK_SHIFT) + 1;
+}
+
+/* Is conntrack to be asked once more whether a container is reached by this port? */
 static __always_inline bool port_ask(__be16 port)
 {
 	struct nat_ports *table = port_table();
 	__u8 now = port_clock();
 
 	if (!table)
-		return true;
-	if ((__u8)(now - table->port[port].seen) <= (PORT_SECONDS * tick_hz >> PORT_CLOCK_SHIFT) + 1)
 		return true;
 	if (table->port[port].asked == now)
 		return false;

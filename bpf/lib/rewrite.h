@@ -34,13 +34,6 @@ static __always_inline __u32 rewrite_difference(const struct packet *pkt, const 
 	return checksum_fold(sum);
 }
 
-static __always_inline bool address_equal(const struct address *a, const struct address *b, bool v4)
-{
-	if (v4)
-		return a->w[3] == b->w[3];
-	return !((a->w[0] ^ b->w[0]) | (a->w[1] ^ b->w[1]) | (a->w[2] ^ b->w[2]) | (a->w[3] ^ b->w[3]));
-}
-
 /**
  * rewrite_l4_addresses() - mend the TCP or UDP checksum for new addresses
  * @skb: the packet
@@ -69,6 +62,21 @@ static __always_inline int rewrite_l4_addresses(struct __sk_buff *skb, bool v4, 
 	return -REASON_NEXT_CHECKSUM;
 }
 
+/* The helpers that mended the checksum have made what comes before it linear and ours alone. */
+static __always_inline int rewrite_ports(struct __sk_buff *skb, const struct packet *pkt, const struct flow *flow,
+					 bool v4)
+{
+	const __u32 offset = ETH_HLEN + (v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
+	struct ports *ports = (void *)(long)skb->data + offset;
+
+	if (pkt->l4_offset != offset) /* a jumbo option is in between */
+		return bpf_skb_store_bytes(skb, pkt->l4_offset, &flow->ports, sizeof(flow->ports), 0);
+	if ((void *)(ports + 1) > (void *)(long)skb->data_end)
+		return -1;
+	*ports = flow->ports;
+	return 0;
+}
+
 /* The checksum and the ports. A UDP checksum of 0 says that there is none, and stays. */
 static __always_inline int rewrite_l4(struct __sk_buff *skb, const struct packet *pkt,
 				      const struct flow *flow, bool v4, __u32 difference, bool uplink)
@@ -86,8 +94,7 @@ static __always_inline int rewrite_l4(struct __sk_buff *skb, const struct packet
 	__builtin_memcpy(&new, &flow->ports, sizeof(new));
 	if (old == new)
 		return 0;
-	if (bpf_l4_csum_replace(skb, check, old, new, flags | sizeof(old)) ||
-	    bpf_skb_store_bytes(skb, pkt->l4_offset, &flow->ports, sizeof(flow->ports), 0))
+	if (bpf_l4_csum_replace(skb, check, old, new, flags | sizeof(old)) || rewrite_ports(skb, pkt, flow, v4))
 		return -REASON_DROP_REWRITE;
 	return 0;
 }

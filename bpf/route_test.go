@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// tick asks the kernel for the jiffies.
+func tick(tb testing.TB) uint32 {
+	tb.Helper()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{
+		asm.FnJiffies64.Call(),
+		asm.Return(),
+	}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer func() { _ = p.Close() }()
+	now, err := p.Run(&ebpf.RunOptions{Data: make([]byte, 64)})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return now
+}
+
+// wantAnswersForATick sends a packet that is carried, changes what the kernel
+// would say, and sends it once more, all in one tick, on one CPU: nothing has
+// changed. In the next tick it has. It tries until it was quick enough.
+func (w *world) wantAnswersForATick(t *testing.T, e *entry, change, restore func() error, changed func(outcome) error) {
+	t.Helper()
+	// The thread of the world runs the packets.
+	var all, one unix.CPUSet
+	one.Set(0)
+	if err := w.do(func() error { return errors.Join(unix.SchedGetaffinity(0, &all), unix.SchedSetaffinity(0, &one)) }); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = w.do(func() error { return unix.SchedSetaffinity(0, &all) }) }()
+	w.add(t, e)
+	defer w.remove(t, e)
+	p := e.packet(w, original, false)
+	run := func() outcome {
+		out := skBuff{}
+		opts := &ebpf.RunOptions{Data: p.bytes(), DataOut: make([]byte, 512), Context: p.context(), ContextOut: &out}
+		var ret uint32
+		err := w.do(func() (err error) {
+			ret, err = w.program(p.hook()).Run(opts)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return outcome{verdict: int32(ret), data: opts.DataOut}
+	}
+	next := func() {
+		for begin := tick(t); tick(t) == begin; {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		w.admit(t, e, original|replying)
+		next()
+		begin := tick(t)
+		first := run()
+		err := w.do(change)
+		second, end := run(), tick(t)
+		next()
+		third := run()
+		if err := errors.Join(err, w.do(restore)); err != nil {
+			t.Fatal(err)
+		}
+		if first.verdict != redirVerdict || changed(first) == nil {
+			t.Fatalf("before the change: %d %x", first.verdict, head(first.data))
+		}
+		if err := changed(third); err != nil {
+			t.Fatalf("a tick after the change: %v", err)
+		}
+		if begin == end {
+			if changed(second) == nil {
+				t.Error("the kernel is asked twice in a tick")
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("never two packets and a change in one tick")
+		}
+	}
+}
+
+func TestWaysOutHoldForATick(t *testing.T) {
+	w := newTrackingWorld(t)
+	moved := net.HardwareAddr{2, 0xee, 0, 0, 0, 1}
+	tried := map[bool]int{}
+	for _, n := range w.translations() {
+		for _, v6 := range []bool{false, true} {
+			e := n.entry(unix.IPPROTO_UDP, v6)
+			p := e.packet(w, original, false)
+			if _, reason := e.carried(w, original, p); reason != ZiplineReasonREASON_TRACKED_UPLINK {
+				continue
+			}
+			out := e.packet(w, original, true)
+			tried[out.src != p.src]++
+			to := out.dst
+			set := func(mac net.HardwareAddr) func() error {
+				return func() error {
+					return netlink.NeighSet(&netlink.Neigh{LinkIndex: w.uplink.index, IP: to.AsSlice(), HardwareAddr: mac, State: netlink.NUD_PERMANENT})
+				}
+			}
+			w.wantAnswersForATick(t, e, set(moved), set(gatewayMAC), func(got outcome) error {
+				if got.verdict != redirVerdict || net.HardwareAddr(got.data[:6]).String() != moved.String() {
+					return errors.New("not to the neighbour's new MAC")
+				}
+				return nil
+			})
+		}
+	}
+	if tried[true] == 0 || tried[false] == 0 {
+		t.Errorf("tried %v flows with and without SNAT", tried)
+	}
+}
+
+// An address that turns up as a container's of this node is not believed from outside.
+func TestArrivalsHoldForATick(t *testing.T) {
+	w := newTrackingWorld(t)
+	for i, v6 := range []bool{false, true} {
+		e := w.flows()["from outside to a container"].entry(unix.IPPROTO_UDP, v6)
+		if v6 && !w.mendsIPv6 {
+			continue
+		}
+		from := key(remote[i])
+		publish := func() error { return w.objs.Endpoints.Put(from, ZiplineEndpoint{Ifindex: uint32(w.peers["b"].index)}) }
+		w.wantAnswersForATick(t, e, publish, func() error { return w.objs.Endpoints.Delete(from) }, func(got outcome) error {
+			if got.verdict != nextVerdict {
+				return errors.New("not left to the stack")
+			}
+			return nil
+		})
+	}
+}
