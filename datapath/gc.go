@@ -46,23 +46,20 @@ func CollectLeftovers(remove bool) ([]Leftover, error) {
 }
 
 func collectDeadElements(remove bool) (list []Leftover, err error) {
-	dead := map[string]bool{} // device → it is gone
-	isDead := func(device string) bool {
-		if _, known := dead[device]; !known {
-			_, err := netlink.LinkByName(device)
-			dead[device] = isNotFound(err)
-		}
-		return dead[device]
-	}
 	networks := map[string]bool{}
 	err = withRuleset(func(rules *nat.Ruleset) error {
 		owned, err := rules.Owned()
 		if err != nil {
 			return err
 		}
+		dead := map[string]bool{} // device → it is gone
 		for _, o := range owned {
-			if isDead(o.Owner.Device) {
-				list = append(list, Leftover{"element", o.Set + " " + o.Key, o.Owner.Device})
+			device := o.Owner.Device
+			if _, known := dead[device]; !known {
+				dead[device] = deviceGone(device)
+			}
+			if dead[device] {
+				list = append(list, Leftover{"element", o.Set + " " + o.Key, device})
 				networks[o.Owner.Network] = true
 			}
 		}
@@ -73,11 +70,8 @@ func collectDeadElements(remove bool) (list []Leftover, err error) {
 	}
 	var errs []error
 	for network := range networks {
-		alive := map[string]bool{}
-		for device, gone := range dead {
-			alive[device] = !gone
-		}
-		errs = append(errs, collectElements(network, alive))
+		// Asked again of each: an ADD may have come since.
+		errs = append(errs, collectElements(network, deviceGone))
 	}
 	return list, errors.Join(errs...)
 }

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -76,5 +78,49 @@ func TestGCRemovesWhatADeadContainerLeft(t *testing.T) {
 	}
 	if out := w.Node.MustRun(t, "cat", "/var/lib/cni/networks/others/10.99.0.2"); !strings.Contains(out, "other") {
 		t.Errorf("the lease of another plugin is %q", out)
+	}
+}
+
+// TestGCDuringAddsTakesNothingOfTheirs has elements of dead containers to remove
+// all the time, while others of the same network come.
+func TestGCDuringAddsTakesNothingOfTheirs(t *testing.T) {
+	w := newSteerWorld(t)
+	config := steerConfig(map[string]any{"macspoofchk": true})
+	w.attach(config, false).Kill(t)
+	stop, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				ended <- nil
+				return
+			default:
+			}
+			if out, err := w.ctl("gc"); err != nil {
+				ended <- fmt.Errorf("gc: %w: %s", err, out)
+				return
+			}
+		}
+	}()
+	var pods []*steerPod
+	for range 30 {
+		pods = append(pods, w.attach(config, false))
+		w.attach(config, false).Kill(t)
+	}
+	close(stop)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	table := w.Node.MustRun(t, "nft", "list", "table", "inet", "zipline")
+	leases := strings.Fields(w.Node.MustRun(t, "ls", "/var/lib/cni/networks/net"))
+	for _, p := range pods {
+		for _, addr := range []netip.Addr{p.v4, p.v6} {
+			if !strings.Contains(table, addr.String()+" comment") {
+				t.Errorf("the ruleset has lost %s of %s", addr, p.device)
+			}
+			if !slices.Contains(leases, addr.String()) {
+				t.Errorf("the lease of %s of %s is gone", addr, p.device)
+			}
+		}
 	}
 }
