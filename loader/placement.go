@@ -69,13 +69,13 @@ func (s Site) Placements() ([]Placement, error) {
 
 // pinPlacements lists the pinned programs of this layout.
 func (s Site) pinPlacements() ([]Placement, error) {
-	name, err := nodeName()
+	name, err := NodeName()
 	if err != nil {
 		return nil, err
 	}
 	var pins []Placement
 	for _, p := range allPlaces {
-		fd, err := objGet(programPin(pinDir(s.bpffs(), name), p.program))
+		fd, err := objGet(pinPath(pinDir(s.bpffs(), name), p.program))
 		if err != nil {
 			continue // no pin, or not ours to see
 		}

@@ -212,7 +212,7 @@ func setOfProgram(fd int) (*set, error) {
 // setByPin makes a set of what is pinned in a directory. Returns errNotOurs
 // where the pinned program does not use the pinned maps.
 func setByPin(dir string) (*set, error) {
-	fd, err := objGet(programPin(dir, bpf.ZiplineProgFromEndpoint))
+	fd, err := objGet(pinPath(dir, bpf.ZiplineProgFromEndpoint))
 	if err != nil {
 		return nil, err
 	}
@@ -221,7 +221,7 @@ func setByPin(dir string) (*set, error) {
 		return nil, err
 	}
 	for name := range layout {
-		fd, err := objGet(mapPin(dir, name))
+		fd, err := objGet(pinPath(dir, name))
 		if err == nil {
 			err = s.addMap(fd)
 		}
@@ -230,7 +230,7 @@ func setByPin(dir string) (*set, error) {
 			return nil, err
 		}
 	}
-	if err := s.addSiblings(func(name string) (int, error) { return objGet(programPin(dir, name)) }); err != nil {
+	if err := s.addSiblings(func(name string) (int, error) { return objGet(pinPath(dir, name)) }); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -321,7 +321,7 @@ func setByID(id uint32) (*set, error) {
 // pinned says whether the maps of the set are those pinned in a directory.
 func (s *set) pinned(dir string) bool {
 	for name, id := range s.mapIDs {
-		fd, err := objGet(mapPin(dir, name))
+		fd, err := objGet(pinPath(dir, name))
 		if err != nil {
 			return false
 		}

@@ -70,7 +70,7 @@ func (s Site) StalePaths() ([]string, error) {
 			}
 		}
 	}
-	if own, err := nodeName(); err == nil {
+	if own, err := NodeName(); err == nil {
 		delete(names, own)
 	}
 	if len(names) == 0 {
@@ -174,7 +174,7 @@ func namesOf(paths, mounted map[string][]string) (names map[string]bool, err err
 				continue
 			}
 			var name string
-			if name, err = nodeName(); err != nil {
+			if name, err = NodeName(); err != nil {
 				return
 			}
 			names[name] = true

@@ -5,7 +5,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -31,9 +30,13 @@ func (a *app) gcCommand() *cobra.Command {
 that died without DEL): elements of the ruleset, map entries, guards of subnets
 without endpoints, leases, and the pins and state of network namespaces that are gone.
 
-A lease counts as held by nobody if zipline has managed its network, the owner's
-device is not in this network namespace, and the node has no route to the address
-but by zipline. Leases outside of host-local's default directory need --data-dir.
+A lease counts as held by nobody if zipline made it, in this network namespace and
+since the last boot, the owner's device is not there, and the node has no route to
+the address but by zipline. Leases that host-local made, for whatever plugin, are
+left alone, and so are all of them on a file system without extended attributes: the
+runtime's GC finds those. Leases outside of host-local's default directory need
+--data-dir.
+
 What a device belongs to cannot be told without a runtime: its own GC removes
 devices that are there.`,
 		Example:     "  ziplinectl gc --dry-run",
@@ -60,7 +63,7 @@ devices that are there.`,
 		},
 	})
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only list what would be removed")
-	c.Flags().StringSliceVar(&dataDirs, "data-dir", []string{"/var/lib/cni/networks"}, "directory of leases, as ipam.dataDir")
+	c.Flags().StringSliceVar(&dataDirs, "data-dir", []string{ipam.DefaultDataDir}, "directory of leases, as ipam.dataDir")
 	return c
 }
 
@@ -103,22 +106,20 @@ func collectLeases(dir string, remove bool) ([]leftoverJSON, error) {
 	if err != nil {
 		return nil, err
 	}
+	node, err := loader.NodeName()
+	if err != nil {
+		return nil, err
+	}
 	var list []leftoverJSON
 	var errs []error
 	for _, network := range networks {
-		listing, err := ipam.List(filepath.Join(dir, network))
-		if err != nil || !listing.Ours {
-			errs = append(errs, err)
-			continue
-		}
 		held := func(l ipam.Lease) bool {
 			attachment := datapath.Attachment{Network: network, ContainerID: l.Owner.ContainerID, IfName: l.Owner.IfName}
-			// Of the older format, without an interface, nothing can be said.
 			held, err := datapath.Holds(attachment, l.Address)
 			errs = append(errs, err)
-			return held || l.Owner.IfName == ""
+			return held
 		}
-		stale, err := ipam.Stale(dir, network, held, remove)
+		stale, err := ipam.Stale(dir, network, node, held, remove)
 		errs = append(errs, err)
 		for _, l := range stale {
 			list = append(list, leftoverJSON{"lease", network + " " + l.Address.String(), l.Owner.String()})
