@@ -104,7 +104,7 @@ func identify(id uint32) AttachedProgram {
 	}
 	p.Name = info.name
 	p.Ours = info.kind == unix.BPF_PROG_TYPE_SCHED_CLS &&
-		(info.name == fromEndpoint.program || slices.Contains(siblings, info.name)) && slices.ContainsFunc(info.maps, isCounters)
+		(info.name == fromEndpoint.program || slices.Contains(siblings, info.name)) && slices.ContainsFunc(info.maps, looksLikeCounters)
 	return p
 }
 

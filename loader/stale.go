@@ -91,7 +91,14 @@ func (s Site) StalePaths() ([]string, error) {
 }
 
 // RemoveStale removes what [Site.StalePaths] listed.
-func (s Site) RemoveStale(path string) error { return removeIfThere(path) }
+func (s Site) RemoveStale(path string) error { return removeTree(path) }
+
+func removeTree(path string) error {
+	if err := os.RemoveAll(path); err != nil {
+		return fmt.Errorf("remove %s: %w", path, err)
+	}
+	return nil
+}
 
 func isNodeName(name string) bool {
 	digits := strings.TrimPrefix(name, "ino")

@@ -18,7 +18,7 @@ import (
 // hooksOf lists the programs of a device, as program/hook.
 func hooksOf(tb testing.TB, s Site, index int) map[string]uint32 {
 	tb.Helper()
-	all, err := s.Placements()
+	all, err := s.placements()
 	must(tb, err)
 	found := map[string]uint32{}
 	for _, p := range all {
@@ -94,7 +94,7 @@ func TestUnloadTakesEverythingOff(t *testing.T) {
 					t.Errorf("step %+v, want only removals", s)
 				}
 			}
-			left, err := site.Placements()
+			left, err := site.placements()
 			if err != nil || len(left) != 0 {
 				t.Errorf("%v left (%v), want nothing", left, err)
 			}

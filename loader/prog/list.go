@@ -14,6 +14,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/zipline-cni/zipline/internal/nlink"
 )
 
 // Direction is a side of a device, as the device sees it.
@@ -100,14 +102,7 @@ func devices(name string) ([]netlink.Link, error) {
 		}
 		return []netlink.Link{l}, nil
 	}
-	links, err := netlink.LinkList()
-	for try := 0; errors.Is(err, netlink.ErrDumpInterrupted) && try < 5; try++ {
-		links, err = netlink.LinkList()
-	}
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("list devices: %w", err)
-	}
-	return links, nil
+	return nlink.Links()
 }
 
 func listSide(attrs *netlink.LinkAttrs, d Direction) ([]Attached, error) {
