@@ -161,7 +161,7 @@ func filtersOf(index int, d Direction) ([]*netlink.BpfFilter, error) {
 	}
 	var found []*netlink.BpfFilter
 	for _, f := range filters {
-		// A filter has a head without a program in the list.
+		// A filter of classic BPF has no program with an id.
 		if b, ok := f.(*netlink.BpfFilter); ok && b.Id != 0 {
 			found = append(found, b)
 		}
