@@ -127,7 +127,8 @@ func collectEmptyGuards(remove bool) (list []Leftover, err error) {
 }
 
 // Holds says whether the attachment has its device in this network namespace, or
-// somebody else than zipline serves the address: then a lease is in use.
+// somebody else than zipline serves the address: then a lease is in use. It says
+// so, too, where the kernel does not answer.
 func Holds(a Attachment, addr netip.Addr) (bool, error) {
 	_, err := netlink.LinkByName(a.Device())
 	if err == nil {
@@ -137,8 +138,11 @@ func Holds(a Attachment, addr netip.Addr) (bool, error) {
 		return true, fmt.Errorf("read device %s: %w", a.Device(), err)
 	}
 	routes, err := netlink.RouteGetWithOptions(ipOf(addr), &netlink.RouteGetOptions{FIBMatch: true})
-	if err != nil || len(routes) == 0 {
-		return false, nil // no route, or the subnet's guard
+	if err != nil && !isUnreachable(err) {
+		return true, fmt.Errorf("look up route to %s: %w", addr, err)
+	}
+	if len(routes) == 0 {
+		return false, nil
 	}
 	if routes[0].Dst == nil {
 		return false, nil // the default route: nobody here has it
