@@ -57,7 +57,10 @@ type inProcess struct {
 	owner ipam.Owner
 }
 
+// add comes after the attachment's device is made, and del after it is removed:
+// ipam.Stale tells by the device who holds a lease.
 func (m *inProcess) add() (*lease, error) {
+	m.pool.Node, _ = datapath.NodeName() // without one its GC leaves the lease alone
 	r, err := m.pool.Allocate(m.owner)
 	if err != nil {
 		return nil, err

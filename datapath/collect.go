@@ -44,7 +44,9 @@ func Collect(network string, valid []Attachment, subnets []netip.Prefix) error {
 		alive[attrs.Name] = true
 		indexes[attrs.Index] = true
 	}
-	errs = append(errs, collectElements(network, alive), collectEntries(indexes), releaseGuards())
+	// A device that was not in the list may have been made since.
+	gone := func(device string) bool { return !alive[device] && deviceGone(device) }
+	errs = append(errs, collectElements(network, gone), collectEntries(indexes), releaseGuards())
 	return errors.Join(errs...)
 }
 
@@ -67,16 +69,24 @@ func isOurs(attrs *netlink.LinkAttrs) bool {
 	return attrs.Group == Group || attrs.Group == GroupUnchecked
 }
 
+// deviceGone says whether no device has this name. An ADD makes its device
+// before the elements that name it, so asked about the owner of an element that
+// was read before it is never wrong.
+func deviceGone(name string) bool {
+	_, err := netlink.LinkByName(name)
+	return isNotFound(err)
+}
+
 // collectElements removes elements of devices that are gone, and what
 // conntrack knows of their addresses.
-func collectElements(network string, alive map[string]bool) error {
+func collectElements(network string, gone func(device string) bool) error {
 	var addresses []netip.Addr
 	err := withRuleset(func(rules *nat.Ruleset) (err error) {
-		addresses, err = rules.Addresses(func(o nat.Owner) bool { return o.OwnerOf(network) && !alive[o.Device] })
+		addresses, err = rules.Addresses(func(o nat.Owner) bool { return o.OwnerOf(network) && gone(o.Device) })
 		if err != nil {
 			return err
 		}
-		_, err = rules.Collect(network, func(device string) bool { return alive[device] })
+		_, err = rules.Collect(network, func(device string) bool { return !gone(device) })
 		return err
 	})
 	freed, claimErr := unclaimed(sortedAddrs(addresses))

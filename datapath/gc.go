@@ -46,23 +46,20 @@ func CollectLeftovers(remove bool) ([]Leftover, error) {
 }
 
 func collectDeadElements(remove bool) (list []Leftover, err error) {
-	dead := map[string]bool{} // device → it is gone
-	isDead := func(device string) bool {
-		if _, known := dead[device]; !known {
-			_, err := netlink.LinkByName(device)
-			dead[device] = isNotFound(err)
-		}
-		return dead[device]
-	}
 	networks := map[string]bool{}
 	err = withRuleset(func(rules *nat.Ruleset) error {
 		owned, err := rules.Owned()
 		if err != nil {
 			return err
 		}
+		dead := map[string]bool{} // device → it is gone
 		for _, o := range owned {
-			if isDead(o.Owner.Device) {
-				list = append(list, Leftover{"element", o.Set + " " + o.Key, o.Owner.Device})
+			device := o.Owner.Device
+			if _, known := dead[device]; !known {
+				dead[device] = deviceGone(device)
+			}
+			if dead[device] {
+				list = append(list, Leftover{"element", o.Set + " " + o.Key, device})
 				networks[o.Owner.Network] = true
 			}
 		}
@@ -73,11 +70,8 @@ func collectDeadElements(remove bool) (list []Leftover, err error) {
 	}
 	var errs []error
 	for network := range networks {
-		alive := map[string]bool{}
-		for device, gone := range dead {
-			alive[device] = !gone
-		}
-		errs = append(errs, collectElements(network, alive))
+		// Asked again of each: an ADD may have come since.
+		errs = append(errs, collectElements(network, deviceGone))
 	}
 	return list, errors.Join(errs...)
 }
@@ -133,7 +127,8 @@ func collectEmptyGuards(remove bool) (list []Leftover, err error) {
 }
 
 // Holds says whether the attachment has its device in this network namespace, or
-// somebody else than zipline serves the address: then a lease is in use.
+// somebody else than zipline serves the address: then a lease is in use. It says
+// so, too, where the kernel does not answer.
 func Holds(a Attachment, addr netip.Addr) (bool, error) {
 	_, err := netlink.LinkByName(a.Device())
 	if err == nil {
@@ -143,8 +138,11 @@ func Holds(a Attachment, addr netip.Addr) (bool, error) {
 		return true, fmt.Errorf("read device %s: %w", a.Device(), err)
 	}
 	routes, err := netlink.RouteGetWithOptions(ipOf(addr), &netlink.RouteGetOptions{FIBMatch: true})
-	if err != nil || len(routes) == 0 {
-		return false, nil // no route, or the subnet's guard
+	if err != nil && !isUnreachable(err) {
+		return true, fmt.Errorf("look up route to %s: %w", addr, err)
+	}
+	if len(routes) == 0 {
+		return false, nil
 	}
 	if routes[0].Dst == nil {
 		return false, nil // the default route: nobody here has it

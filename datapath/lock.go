@@ -14,6 +14,10 @@ import (
 	"github.com/zipline-cni/zipline/loader"
 )
 
+// NodeName names the node that the calling thread is in: its network namespace,
+// as its state directory is called.
+func NodeName() (string, error) { return loader.NodeName() }
+
 // lockSubnet takes the lock of a subnet of this node. Attachments share it
 // while they make what the subnet has once (the guard route, the ruleset's
 // elements of the network); the removal that finds itself the last takes it

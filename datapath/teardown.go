@@ -209,11 +209,17 @@ func unclaimed(addresses []netip.Addr) ([]netip.Addr, error) {
 	return freed, nil
 }
 
+// isUnreachable says whether the kernel answered that it has no way to an
+// address: the subnet guard, a prohibiting route, or no route at all.
+func isUnreachable(err error) bool {
+	return errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EINVAL)
+}
+
 func isClaimed(addr netip.Addr) (bool, error) {
 	routes, err := netlink.RouteGetWithOptions(ipOf(addr), &netlink.RouteGetOptions{FIBMatch: true})
 	switch {
-	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL):
-		return false, nil // the subnet guard, or no route at all
+	case isUnreachable(err):
+		return false, nil
 	case err != nil:
 		return false, fmt.Errorf("look up route to %s: %w", addr, err)
 	}

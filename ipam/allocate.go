@@ -62,7 +62,7 @@ func (p *Pool) Allocate(owner Owner) (result *Result, err error) {
 		return nil, err
 	}
 	defer s.end()
-	a := &allocation{session: s, owner: owner.normal(), requests: slices.Clone(p.config.requests)}
+	a := &allocation{session: s, node: p.Node, owner: owner.normal(), requests: slices.Clone(p.config.requests)}
 	defer func() {
 		if err != nil {
 			result, err = nil, errors.Join(err, a.undo())
@@ -80,6 +80,7 @@ func (p *Pool) Allocate(owner Owner) (result *Result, err error) {
 // allocation is one call of Allocate.
 type allocation struct {
 	*session
+	node     string
 	owner    Owner
 	requests []request // not yet satisfied
 	held     []Lease   // from before, and not yet used
@@ -120,7 +121,7 @@ func (a *allocation) allocate(i int, set rangeSet) (netip.Addr, error) {
 			continue
 		}
 		a.held = slices.Delete(a.held, k, k+1)
-		return lease.Address, nil
+		return lease.Address, a.moveTo(a.node, lease.Address)
 	}
 	if requested {
 		return want.addr, a.allocateRequested(i, set, want)
@@ -204,7 +205,7 @@ func (a *allocation) free(i int, set rangeSet) (netip.Addr, error) {
 func (a *allocation) lease(i int, addr netip.Addr) error {
 	lease := Lease{addr, a.owner}
 	a.added = append(a.added, lease)
-	if err := a.add(lease); err != nil {
+	if err := a.add(lease, a.node); err != nil {
 		return err
 	}
 	return a.setLast(i, addr)

@@ -18,6 +18,9 @@
 //	.zipline/owners/     a symbolic link per lease, named after its owner
 //	.zipline/state       the boot that the leases belong to, and the directory's stamp
 //
+// A lease's file says in an extended attribute for which node this package made
+// it. [Stale] needs it, nothing else does.
+//
 // Deleting .zipline costs one scan, and at the next boot the certainty about which
 // leases are older. host-local descends into it and reads a lease through its
 // link, so its DEL removes both, and its ADD and CHECK are not disturbed.

@@ -62,12 +62,11 @@ func List(dir string) (*Listing, error) {
 
 func (st *store) list() (*Listing, error) {
 	listing := &Listing{Network: filepath.Base(st.dir)}
-	files, err := os.ReadDir(st.dir)
+	records, _, err := st.read()
 	if err != nil {
-		return nil, ioError("read", st.dir, err)
+		return nil, err
 	}
-	s := &session{store: st}
-	known, err := s.readState()
+	known, err := st.readState()
 	if err != nil && !errors.Is(err, fs.ErrPermission) {
 		return nil, err
 	}
@@ -75,30 +74,12 @@ func (st *store) list() (*Listing, error) {
 		listing.Ours = info.IsDir()
 	}
 	now := st.boot()
-	for _, file := range files {
-		addr, ok := leaseName(file.Name())
-		if !ok || !file.Type().IsRegular() {
-			continue
-		}
-		info, err := file.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // released meanwhile
-		}
-		if err != nil {
-			return nil, ioError("stat", file.Name(), err)
-		}
-		owner, ok, err := s.readLease(addr)
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			continue // nobody is named: no lease, or not yet
-		}
-		// Of what this boot's commands have left none is earlier (see sweep).
-		swept := known != nil && known.boot == now.id
+	// Of what this boot's commands have left none is earlier (see sweep).
+	swept := known != nil && known.boot == now.id
+	for _, r := range records {
 		listing.Leases = append(listing.Leases, Listed{
-			Lease: Lease{addr, owner}, Modified: info.ModTime(),
-			Earlier: now.id != "" && !swept && info.ModTime().Before(now.started),
+			Lease: r.Lease, Modified: r.modified,
+			Earlier: now.id != "" && !swept && r.modified.Before(now.started),
 		})
 	}
 	slices.SortFunc(listing.Leases, func(a, b Listed) int { return a.Address.Compare(b.Address) })

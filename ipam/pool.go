@@ -13,6 +13,9 @@ import (
 // holds no file open between calls, and any number of pools, in any number of
 // processes, may work on one directory.
 type Pool struct {
+	// Node, if set, is the name of the node that [Pool.Allocate] leases for: the
+	// leases say so, for [Stale].
+	Node   string
 	config *config
 	store  *store
 }
@@ -65,16 +68,12 @@ func (p *Pool) Release(owner Owner) ([]netip.Addr, error) {
 	if err != nil {
 		return nil, err
 	}
+	dropped, err := s.dropAll(leases)
 	var released []netip.Addr
-	var errs []error
-	for _, lease := range leases {
-		if err := s.drop(lease); err != nil {
-			errs = append(errs, err)
-			continue
-		}
+	for _, lease := range dropped {
 		released = append(released, lease.Address)
 	}
-	return released, errors.Join(errs...)
+	return released, err
 }
 
 // Leases returns the addresses that Release would free. Errors are *IOError.
@@ -115,19 +114,13 @@ func (p *Pool) Collect(valid func(Owner) bool) ([]Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	var collected []Lease
-	var errs []error
+	var stale []Lease
 	for _, r := range records {
-		if valid(r.Owner) {
-			continue
+		if !valid(r.Owner) {
+			stale = append(stale, r.Lease)
 		}
-		if err := s.drop(r.Lease); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		collected = append(collected, r.Lease)
 	}
-	return collected, errors.Join(errs...)
+	return s.dropAll(stale)
 }
 
 // Check returns an error that wraps ErrNotLeased unless the owner holds an

@@ -33,8 +33,8 @@ const stateFormat = "zipline-ipam 1\nboot %s\nstamp %d\n"
 
 // readState returns nil for a state that is missing or not understood, which are
 // the same: the directory is looked through.
-func (s *session) readState() (*state, error) {
-	data, err := readFile(s.state())
+func (st *store) readState() (*state, error) {
+	data, err := readFile(st.state())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -130,11 +130,24 @@ func (s *session) refresh(found *state) error {
 // scan reads every lease. Files that are no lease because nobody is named in
 // them are removed: their writer died, for the lock is ours.
 func (s *session) scan() ([]record, error) {
-	files, err := os.ReadDir(s.dir)
+	records, nobodys, err := s.read()
 	if err != nil {
-		return nil, ioError("read", s.dir, err)
+		return nil, err
 	}
-	var records []record
+	for _, addr := range nobodys {
+		if err := s.removeAll(s.path(addr)); err != nil {
+			return nil, err
+		}
+	}
+	return records, nil
+}
+
+// read reads every lease, and returns the addresses whose files name nobody.
+func (st *store) read() (records []record, nobodys []netip.Addr, err error) {
+	files, err := os.ReadDir(st.dir)
+	if err != nil {
+		return nil, nil, ioError("read", st.dir, err)
+	}
 	for _, file := range files {
 		addr, ok := leaseName(file.Name())
 		if !ok || !file.Type().IsRegular() {
@@ -142,24 +155,36 @@ func (s *session) scan() ([]record, error) {
 		}
 		info, err := file.Info()
 		if errors.Is(err, fs.ErrNotExist) {
-			continue
+			continue // released meanwhile
 		}
 		if err != nil {
-			return nil, ioError("stat", file.Name(), err)
+			return nil, nil, ioError("stat", file.Name(), err)
 		}
-		owner, ok, err := s.readLease(addr)
+		owner, ok, err := st.readLease(addr)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if !ok {
-			if err := s.removeAll(s.path(addr)); err != nil {
-				return nil, err
-			}
+			nobodys = append(nobodys, addr)
 			continue
 		}
 		records = append(records, record{Lease{addr, owner}, info.ModTime()})
 	}
-	return records, nil
+	return records, nobodys, nil
+}
+
+// dropAll ends leases and returns those that it has ended. It goes on after an
+// error.
+func (s *session) dropAll(leases []Lease) (dropped []Lease, err error) {
+	var errs []error
+	for _, lease := range leases {
+		if err := s.drop(lease); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		dropped = append(dropped, lease)
+	}
+	return dropped, errors.Join(errs...)
 }
 
 // held returns the leases of the owner or, if it has none, those of its
@@ -190,11 +215,11 @@ func (s *session) heldExactly(o Owner) ([]Lease, error) {
 }
 
 // readLease returns who holds the address, and false if nobody does.
-func (s *session) readLease(addr netip.Addr) (Owner, bool, error) {
+func (st *store) readLease(addr netip.Addr) (Owner, bool, error) {
 	if !addr.IsValid() {
 		return Owner{}, false, nil
 	}
-	content, err := readFile(s.path(addr))
+	content, err := readFile(st.path(addr))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Owner{}, false, nil
 	}
@@ -223,10 +248,11 @@ func (s *session) isFree(addr netip.Addr) (bool, error) {
 // add makes a lease. Its index entry appears before it, so that no process can be
 // killed with a lease that the index doesn't have, and after it was written, see
 // sweep. The file appears whole, by link(2), which also refuses to replace one.
-func (s *session) add(l Lease) error {
+func (s *session) add(l Lease, node string) error {
 	if err := s.write(s.temp(), formatLease(l.Owner)); err != nil {
 		return err
 	}
+	s.mark(s.temp(), node)
 	if _, err := s.enter(l, 0); err != nil {
 		return err
 	}

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,26 +33,13 @@ type Change struct {
 
 // leasesIn reads a network's directory.
 func leasesIn(dir string) (map[netip.Addr]Owner, error) {
-	files, err := os.ReadDir(dir)
+	records, _, err := (&store{dir: dir}).read()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, ioError("read", dir, err)
+		return nil, err
 	}
 	leases := map[netip.Addr]Owner{}
-	for _, f := range files {
-		addr, ok := leaseName(f.Name())
-		if !ok || !f.Type().IsRegular() {
-			continue
-		}
-		content, err := readFile(filepath.Join(dir, f.Name()))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if owner, ok := parseLease(content); ok {
-			leases[addr] = owner
-		}
+	for _, r := range records {
+		leases[r.Address] = r.Owner
 	}
 	return leases, nil
 }
@@ -77,12 +66,10 @@ func Watch(ctx context.Context, dataDir string, ready func(), tell func(Change))
 		return fmt.Errorf("watch leases: %w", err)
 	}
 	file := os.NewFile(uintptr(fd), "inotify")
-	stop := context.AfterFunc(ctx, func() { _ = file.Close() })
-	defer func() {
-		if stop() {
-			_ = file.Close() // only read from
-		}
-	}()
+	defer func() { _ = file.Close() }() // only read from
+	// The descriptor stays open until nothing uses it by its number.
+	stop := context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
 	w := &leaseWatcher{
 		dataDir: filepath.Clean(dataDir), fd: fd, tell: func(Change) {},
 		dirs: map[int32]string{}, leases: map[string]map[netip.Addr]Owner{},
@@ -110,14 +97,20 @@ func Watch(ctx context.Context, dataDir string, ready func(), tell func(Change))
 // arm watches the directories that there are, or the nearest that is there of a
 // data directory which is not, and finds out what is different.
 func (w *leaseWatcher) arm() error {
-	for dir := w.dataDir; ; dir = filepath.Dir(dir) {
+	for dir, missing := w.dataDir, ""; ; {
 		wd, err := unix.InotifyAddWatch(w.fd, dir, unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_DELETE|unix.IN_ONLYDIR)
-		if err == nil {
-			w.dirs[int32(wd)] = ""
+		switch {
+		case errors.Is(err, unix.ENOENT) && dir != filepath.Dir(dir):
+			dir, missing = filepath.Dir(dir), dir
+			continue
+		case err != nil:
+			return fmt.Errorf("watch leases in %s: %w", dir, err)
 		}
-		if err == nil || dir == filepath.Dir(dir) {
+		w.dirs[int32(wd)] = ""
+		if _, err := os.Lstat(missing); missing == "" || err != nil {
 			break
 		}
+		dir, missing = w.dataDir, "" // it was made before there was a watch to tell
 	}
 	networks, err := Networks(w.dataDir)
 	if err != nil {
@@ -150,13 +143,13 @@ func (w *leaseWatcher) compare(network string) error {
 	if err != nil {
 		return err
 	}
-	for addr := range w.leases[network] {
+	for _, addr := range slices.SortedFunc(maps.Keys(w.leases[network]), netip.Addr.Compare) {
 		if _, still := now[addr]; !still {
 			w.set(network, addr, Owner{}, false)
 		}
 	}
-	for addr, owner := range now {
-		w.set(network, addr, owner, true)
+	for _, addr := range slices.SortedFunc(maps.Keys(now), netip.Addr.Compare) {
+		w.set(network, addr, now[addr], true)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"os/exec"
 	"slices"
 	"testing"
 
@@ -183,4 +184,25 @@ func TestQueriesOfBareDevices(t *testing.T) {
 	must(t, err)
 	defer func() { _ = l.Close() }()
 	wantError(t, node.Attached(c.index), ErrDetached)
+}
+
+// A filter of classic BPF is none of the programs that there are.
+func TestClassicFiltersAreNoPrograms(t *testing.T) {
+	enterNode(t)
+	index := addDevice(t, 1)
+	device, err := netlink.LinkByIndex(index)
+	must(t, err)
+	name := device.Attrs().Name
+	for _, args := range [][]string{
+		{"qdisc", "add", "dev", name, "clsact"},
+		{"filter", "add", "dev", name, "ingress", "bpf", "bytecode", "1,6 0 0 1", "flowid", "1:1"},
+	} {
+		if out, err := exec.Command("tc", args...).CombinedOutput(); err != nil {
+			t.Fatalf("tc %v: %v\n%s", args, err, out)
+		}
+	}
+	found, err := AttachedPrograms([]int{index})
+	if err != nil || len(found[index]) != 0 {
+		t.Errorf("found %+v (%v), want none", found[index], err)
+	}
 }

@@ -5,7 +5,6 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -104,7 +103,7 @@ func identify(id uint32) AttachedProgram {
 	}
 	p.Name = info.name
 	p.Ours = info.kind == unix.BPF_PROG_TYPE_SCHED_CLS &&
-		(info.name == fromEndpoint.program || slices.Contains(siblings, info.name)) && slices.ContainsFunc(info.maps, isCounters)
+		(info.name == fromEndpoint.program || slices.Contains(siblings, info.name)) && slices.ContainsFunc(info.maps, looksLikeCounters)
 	return p
 }
 
@@ -130,7 +129,7 @@ func clsactDevices() (map[int]bool, error) {
 // by priority.
 func filterPrograms(index int, parent uint32) ([]uint32, error) {
 	filters, err := netlink.FilterList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, parent)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
 		return nil, nil // the qdisc is gone
 	}
 	if err != nil {
@@ -138,7 +137,7 @@ func filterPrograms(index int, parent uint32) ([]uint32, error) {
 	}
 	var ids []uint32
 	for _, f := range filters {
-		if bpf, ok := f.(*netlink.BpfFilter); ok {
+		if bpf, ok := f.(*netlink.BpfFilter); ok && bpf.Id != 0 { // 0: classic BPF
 			ids = append(ids, uint32(bpf.Id))
 		}
 	}

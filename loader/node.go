@@ -71,7 +71,7 @@ func (s Site) Open(index int) (_ *Node, err error) {
 func Recorded() bool { return Site{}.recorded() }
 
 func (s Site) recorded() bool {
-	name, err := nodeName()
+	name, err := NodeName()
 	if err != nil {
 		return false
 	}
@@ -113,7 +113,7 @@ func (n *Node) Close() error {
 func (n *Node) TracksFlows() bool { return n.record != nil && n.record.Conntrack }
 
 func (s Site) node() (*Node, error) {
-	name, err := nodeName()
+	name, err := NodeName()
 	if err != nil {
 		return nil, err
 	}

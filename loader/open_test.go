@@ -116,10 +116,10 @@ func TestLostPinsAreMadeAgain(t *testing.T) {
 	first := mustOpen(t, Site{}, 0)
 	var lost []string
 	for _, m := range first.members() {
-		lost = append(lost, programPin(first.pinDir(), m.info.name))
+		lost = append(lost, pinPath(first.pinDir(), m.info.name))
 	}
 	for name := range layout {
-		lost = append(lost, mapPin(first.pinDir(), name))
+		lost = append(lost, pinPath(first.pinDir(), name))
 	}
 	for _, path := range append(lost, first.pinDir(), pinRoot("/sys/fs/bpf", first.name)) {
 		must(t, os.RemoveAll(path))
@@ -140,7 +140,7 @@ func TestStrangePinsAreReplaced(t *testing.T) {
 	strange, err := ebpf.NewMap(&ebpf.MapSpec{Name: "endpoints", Type: ebpf.Hash, KeySize: 16, ValueSize: 32, MaxEntries: 65536})
 	must(t, err)
 	defer func() { _ = strange.Close() }()
-	path := mapPin(first.pinDir(), bpf.ZiplineMapEndpoints)
+	path := pinPath(first.pinDir(), bpf.ZiplineMapEndpoints)
 	must(t, os.Remove(path))
 	must(t, strange.Pin(path))
 	again := mustOpen(t, Site{}, 0)

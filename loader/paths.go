@@ -75,18 +75,18 @@ func recordPath(dir string) string { return filepath.Join(dir, "programs") }
 func pinRoot(bpffs, node string) string { return filepath.Join(bpffs, "zipline", node) }
 
 // pinDir returns the directory of the pins of this layout, as
-// /sys/fs/bpf/zipline/4711/v2.
+// /sys/fs/bpf/zipline/4711/v3.
 func pinDir(bpffs, node string) string { return filepath.Join(pinRoot(bpffs, node), layoutVersion) }
 
 // nextName returns the name under which a pin or a directory of pins is built
 // before it is renamed to its own. bpffs allows no dots.
 func nextName(path string) string { return path + "-next" }
 
-// nodeName identifies the network namespace of the calling thread: its cookie,
+// NodeName identifies the network namespace of the calling thread: its cookie,
 // which no other namespace of this boot ever has. Kernels before 5.14 give no
 // cookie; there it is the inode number, which is unique as long as the
 // namespace lives.
-func nodeName() (string, error) {
+func NodeName() (string, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return "", fmt.Errorf("open socket: %w", err)
@@ -110,8 +110,5 @@ func inodeName(path string) (string, error) {
 	return "ino" + strconv.FormatUint(stat.Ino, 10), nil
 }
 
-// programPin returns the pin of a program, as …/v2/from_endpoint.
-func programPin(dir, name string) string { return filepath.Join(dir, name) }
-
-// mapPin returns the pin of a map, as …/v2/endpoints.
-func mapPin(dir, name string) string { return filepath.Join(dir, name) }
+// pinPath returns the pin of a program or map, as …/v3/endpoints.
+func pinPath(dir, name string) string { return filepath.Join(dir, name) }

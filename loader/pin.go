@@ -95,7 +95,7 @@ func (s *set) pinAll(dir string) error {
 	}
 	defer release()
 	for name, m := range maps {
-		if err := m.Pin(mapPin(dir, name)); err != nil {
+		if err := m.Pin(pinPath(dir, name)); err != nil {
 			return fmt.Errorf("pin map %q: %w", name, err)
 		}
 	}
@@ -106,7 +106,7 @@ func (s *set) pinAll(dir string) error {
 // that are mixed for a moment use the same maps.
 func (s *set) pinPrograms(dir string) error {
 	for _, m := range s.members() {
-		path := programPin(dir, m.info.name)
+		path := pinPath(dir, m.info.name)
 		if err := os.RemoveAll(nextName(path)); err != nil {
 			return fmt.Errorf("remove unfinished pin: %w", err)
 		}

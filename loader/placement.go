@@ -6,15 +6,13 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
-	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/zipline-cni/zipline/bpf"
+	"github.com/zipline-cni/zipline/internal/nlink"
 )
 
 // The ways that a program is held.
@@ -48,10 +46,10 @@ type Step struct {
 
 var allPlaces = []place{fromEndpoint, fromUplink, toDevice}
 
-// Placements lists the programs of ours on all devices of the calling thread's
+// placements lists the programs of ours on all devices of the calling thread's
 // namespace, whatever their group, and the pins of its node.
-func (s Site) Placements() ([]Placement, error) {
-	links, err := allDevices()
+func (s Site) placements() ([]Placement, error) {
+	links, err := nlink.Links()
 	if err != nil {
 		return nil, err
 	}
@@ -67,15 +65,15 @@ func (s Site) Placements() ([]Placement, error) {
 	return append(all, pins...), err
 }
 
-// pinPlacements lists the pinned programs of this layout.
+// pinplacements lists the pinned programs of this layout.
 func (s Site) pinPlacements() ([]Placement, error) {
-	name, err := nodeName()
+	name, err := NodeName()
 	if err != nil {
 		return nil, err
 	}
 	var pins []Placement
 	for _, p := range allPlaces {
-		fd, err := objGet(programPin(pinDir(s.bpffs(), name), p.program))
+		fd, err := objGet(pinPath(pinDir(s.bpffs(), name), p.program))
 		if err != nil {
 			continue // no pin, or not ours to see
 		}
@@ -113,49 +111,6 @@ func (s Site) placementsOn(attrs *netlink.LinkAttrs) ([]Placement, error) {
 	return found, nil
 }
 
-// ownProgram is [memberByID] for programs of other layouts too: one that has a
-// name of ours and counts in a map that is called as ours.
-func ownProgram(id uint32, name string) (*member, error) {
-	fd, err := progByID(id)
-	if err != nil {
-		return nil, fmt.Errorf("open program %d: %w", id, err)
-	}
-	m, err := openMember(fd, name)
-	if err != nil {
-		return nil, err
-	}
-	if !slices.ContainsFunc(m.info.maps, looksLikeCounters) {
-		_ = m.program.Close() // only read from
-		return nil, fmt.Errorf("program %d %q: %w", id, name, errNotOurs)
-	}
-	return m, nil
-}
-
-func looksLikeCounters(id uint32) bool {
-	fd, err := mapByID(id)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	info, err := getMapInfo(fd)
-	want := layout[bpf.ZiplineMapCounters]
-	return err == nil && info.name == bpf.ZiplineMapCounters &&
-		ebpf.MapType(info.kind) == want.kind && info.keySize == want.keySize && info.valueSize == want.valueSize
-}
-
-// allDevices lists all devices. One that a list which changed meanwhile missed
-// is there in a later one, or was not there during all of this.
-func allDevices() ([]netlink.Link, error) {
-	links, err := netlink.LinkList()
-	for try := 0; errors.Is(err, netlink.ErrDumpInterrupted) && try < 5; try++ {
-		links, err = netlink.LinkList()
-	}
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("list devices: %w", err)
-	}
-	return links, nil
-}
-
 // compare lists the places that hold something else than before, in the order
 // of the devices.
 func compare(before, after []Placement) []Step {
@@ -182,12 +137,4 @@ func compare(before, after []Placement) []Step {
 		return cmp.Or(cmp.Compare(a.Index, b.Index), cmp.Compare(a.Program, b.Program), cmp.Compare(a.Hook, b.Hook))
 	})
 	return list
-}
-
-// removeIfThere removes a file or a tree; none is no error.
-func removeIfThere(path string) error {
-	if err := os.RemoveAll(path); err != nil {
-		return fmt.Errorf("remove %s: %w", path, err)
-	}
-	return nil
 }

@@ -7,10 +7,10 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/bpf"
+	"github.com/zipline-cni/zipline/internal/nlink"
 )
 
 // RunningSet is what the attached programs of one load have in common: there are
@@ -66,9 +66,9 @@ func (s Site) Running(known func(id uint32) bool) (_ []*RunningSet, err error) {
 // attachedTracers returns the ids of the maps of endpoints by those of the maps
 // of tracers, of all programs attached, and whether there are any at all.
 func (s Site) attachedTracers() (endpointsOf map[uint32]uint32, attached bool, err error) {
-	links, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, false, fmt.Errorf("list devices: %w", err)
+	links, err := nlink.Links()
+	if err != nil {
+		return nil, false, err
 	}
 	seen := map[uint32]bool{}
 	endpointsOf = map[uint32]uint32{}
@@ -84,7 +84,7 @@ func (s Site) attachedTracers() (endpointsOf map[uint32]uint32, attached bool, e
 					continue
 				}
 				seen[id] = true
-				m, err := memberByID(id, p.program)
+				m, err := ownProgram(id, p.program)
 				if err != nil {
 					continue // somebody else's, or gone
 				}

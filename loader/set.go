@@ -110,7 +110,16 @@ func openProgram(fd int) (*set, error) {
 
 // memberByID opens a loaded program of ours with this name, of whatever set.
 // Returns errNotOurs for one that does not count in counters like ours.
-func memberByID(id uint32, name string) (*member, error) {
+func memberByID(id uint32, name string) (*member, error) { return memberWith(id, name, isCounters) }
+
+// ownProgram is [memberByID] for programs of other layouts too: one that has a
+// name of ours and counts in a map that is called as ours.
+func ownProgram(id uint32, name string) (*member, error) {
+	return memberWith(id, name, looksLikeCounters)
+}
+
+// memberWith opens a loaded program with this name and such a map.
+func memberWith(id uint32, name string, isOurs func(mapID uint32) bool) (*member, error) {
 	fd, err := progByID(id)
 	if err != nil {
 		return nil, fmt.Errorf("open program %d: %w", id, err)
@@ -119,21 +128,35 @@ func memberByID(id uint32, name string) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(m.info.maps, isCounters) {
+	if !slices.ContainsFunc(m.info.maps, isOurs) {
 		_ = m.program.Close() // only read from
 		return nil, fmt.Errorf("program %d %q: %w", id, name, errNotOurs)
 	}
 	return m, nil
 }
 
-func isCounters(id uint32) bool {
+func isCounters(id uint32) bool { return countersShape(id) == layout[bpf.ZiplineMapCounters] }
+
+// looksLikeCounters takes counters of other hooks and reasons for ours as well.
+func looksLikeCounters(id uint32) bool {
+	found, want := countersShape(id), layout[bpf.ZiplineMapCounters]
+	found.maxEntries = want.maxEntries
+	return found == want
+}
+
+// countersShape returns the shape of a map that is called as our counters, or
+// that of no map.
+func countersShape(id uint32) shape {
 	fd, err := mapByID(id)
 	if err != nil {
-		return false
+		return shape{}
 	}
 	defer unix.Close(fd)
 	info, err := getMapInfo(fd)
-	return err == nil && info.name == bpf.ZiplineMapCounters && info.shape() == layout[info.name]
+	if err != nil || info.name != bpf.ZiplineMapCounters {
+		return shape{}
+	}
+	return info.shape()
 }
 
 func (i *mapInfo) shape() shape {
@@ -213,7 +236,7 @@ func setOfProgram(fd int) (*set, error) {
 // setByPin makes a set of what is pinned in a directory. Returns errNotOurs
 // where the pinned program does not use the pinned maps.
 func setByPin(dir string) (*set, error) {
-	fd, err := objGet(programPin(dir, bpf.ZiplineProgFromEndpoint))
+	fd, err := objGet(pinPath(dir, bpf.ZiplineProgFromEndpoint))
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +245,7 @@ func setByPin(dir string) (*set, error) {
 		return nil, err
 	}
 	for name := range layout {
-		fd, err := objGet(mapPin(dir, name))
+		fd, err := objGet(pinPath(dir, name))
 		if err == nil {
 			err = s.addMap(fd)
 		}
@@ -231,7 +254,7 @@ func setByPin(dir string) (*set, error) {
 			return nil, err
 		}
 	}
-	if err := s.addSiblings(func(name string) (int, error) { return objGet(programPin(dir, name)) }); err != nil {
+	if err := s.addSiblings(func(name string) (int, error) { return objGet(pinPath(dir, name)) }); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -323,7 +346,7 @@ func setByID(id uint32) (*set, error) {
 // pinned says whether the maps of the set are those pinned in a directory.
 func (s *set) pinned(dir string) bool {
 	for name, id := range s.mapIDs {
-		fd, err := objGet(mapPin(dir, name))
+		fd, err := objGet(pinPath(dir, name))
 		if err != nil {
 			return false
 		}

@@ -56,7 +56,8 @@ var ErrNotAllSeen = errors.New("not every network namespace can be seen from her
 
 // StalePaths lists the pins and state of network namespaces that are gone. It
 // looks for namespaces at every process, thread and open descriptor and at every
-// mount; from another PID namespace than the first it returns [ErrNotAllSeen].
+// mount; from another PID namespace than the first, or where it may not look at
+// one of them, it returns [ErrNotAllSeen].
 func (s Site) StalePaths() ([]string, error) {
 	names := map[string][]string{}
 	for _, root := range []string{s.runDir(), filepath.Dir(pinRoot(s.bpffs(), "x"))} {
@@ -70,7 +71,7 @@ func (s Site) StalePaths() ([]string, error) {
 			}
 		}
 	}
-	if own, err := nodeName(); err == nil {
+	if own, err := NodeName(); err == nil {
 		delete(names, own)
 	}
 	if len(names) == 0 {
@@ -90,7 +91,14 @@ func (s Site) StalePaths() ([]string, error) {
 }
 
 // RemoveStale removes what [Site.StalePaths] listed.
-func (s Site) RemoveStale(path string) error { return removeIfThere(path) }
+func (s Site) RemoveStale(path string) error { return removeTree(path) }
+
+func removeTree(path string) error {
+	if err := os.RemoveAll(path); err != nil {
+		return fmt.Errorf("remove %s: %w", path, err)
+	}
+	return nil
+}
 
 func isNodeName(name string) bool {
 	digits := strings.TrimPrefix(name, "ino")
@@ -99,6 +107,10 @@ func isNodeName(name string) bool {
 
 // initPIDNamespace is the inode of the first PID namespace (PROC_PID_INIT_INO).
 const initPIDNamespace = "pid:[4026531836]"
+
+// initProcess may hide even from root, as the one process. It is in the first
+// network namespace, where others are; and what it holds for services has theirs.
+const initProcess = "/proc/1/"
 
 // namespaces returns the names of all network namespaces of the machine.
 func namespaces() (map[string]bool, error) {
@@ -112,7 +124,11 @@ func namespaces() (map[string]bool, error) {
 			return nil, fmt.Errorf("list namespaces: %w", err)
 		}
 		for _, path := range found {
-			if text, err := os.Readlink(path); err == nil && strings.HasPrefix(text, "net:[") {
+			text, err := os.Readlink(path)
+			switch {
+			case errors.Is(err, os.ErrPermission) && !strings.HasPrefix(path, initProcess):
+				return nil, fmt.Errorf("%w: %w", ErrNotAllSeen, err) // it takes CAP_SYS_PTRACE
+			case err == nil && strings.HasPrefix(text, "net:["):
 				paths[text] = append(paths[text], path)
 			}
 		}
@@ -165,16 +181,23 @@ func namesOf(paths, mounted map[string][]string) (names map[string]bool, err err
 		defer close(done)
 		runtime.LockOSThread() // never unlocked: the thread ends here
 		for text, ways := range paths {
-			entered := slices.ContainsFunc(ways, func(path string) bool { return enterNamespace(path, text) == nil })
-			if !entered && mounted[text] != nil {
-				err = fmt.Errorf("enter %s: %w", text, ErrNotAllSeen)
+			var refused error
+			entered := slices.ContainsFunc(ways, func(path string) bool {
+				err := enterNamespace(path, text)
+				if errors.Is(err, os.ErrPermission) {
+					refused = err
+				}
+				return err == nil
+			})
+			switch {
+			case !entered && (mounted[text] != nil || refused != nil):
+				err = errors.Join(fmt.Errorf("enter %s: %w", text, ErrNotAllSeen), refused)
 				return
-			}
-			if !entered {
+			case !entered:
 				continue
 			}
 			var name string
-			if name, err = nodeName(); err != nil {
+			if name, err = NodeName(); err != nil {
 				return
 			}
 			names[name] = true

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/bpf"
+	"github.com/zipline-cni/zipline/internal/nlink"
 )
 
 // InUseError says that programs are not unloaded because of endpoints.
@@ -63,13 +64,13 @@ func (s Site) steer(f func(n *Node, held []Placement) error) (_ []Step, err erro
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	before, err := s.Placements()
+	before, err := s.placements()
 	if err != nil {
 		return nil, err
 	}
 	err = f(node, before)
 	node.close()
-	after, listErr := s.Placements()
+	after, listErr := s.placements()
 	if listErr != nil {
 		return nil, errors.Join(err, listErr)
 	}
@@ -158,7 +159,7 @@ func (s Site) Upgrade() ([]Step, error) {
 // replaceAll brings the places up to date that assemble does not look at: it
 // trusts a record that is current.
 func (n *Node) replaceAll() error {
-	placements, err := n.site.Placements()
+	placements, err := n.site.placements()
 	if err != nil {
 		return err
 	}
@@ -214,11 +215,11 @@ func (s Site) Unload(force bool) ([]Step, error) {
 		// The record first: whoever is killed after it has made the next Open
 		// look at the devices, which is right at every moment from here on.
 		for _, path := range []string{recordPath(n.dir), pinRoot(s.bpffs(), n.name)} {
-			if err := removeIfThere(path); err != nil {
+			if err := removeTree(path); err != nil {
 				return err
 			}
 		}
-		links, err := allDevices()
+		links, err := nlink.Links()
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ package loader
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"testing"
 
@@ -18,7 +19,7 @@ import (
 // hooksOf lists the programs of a device, as program/hook.
 func hooksOf(tb testing.TB, s Site, index int) map[string]uint32 {
 	tb.Helper()
-	all, err := s.Placements()
+	all, err := s.placements()
 	must(tb, err)
 	found := map[string]uint32{}
 	for _, p := range all {
@@ -94,7 +95,7 @@ func TestUnloadTakesEverythingOff(t *testing.T) {
 					t.Errorf("step %+v, want only removals", s)
 				}
 			}
-			left, err := site.Placements()
+			left, err := site.placements()
 			if err != nil || len(left) != 0 {
 				t.Errorf("%v left (%v), want nothing", left, err)
 			}
@@ -195,8 +196,22 @@ func TestAnotherLayoutIsUnloadedAndNotReplaced(t *testing.T) {
 			t.Errorf("%s: %v, want %v", what, err, ErrOtherLayout)
 		}
 	}
+	// ADD and DEL go on beside it, with a set and pins of their own.
+	old := pinRoot("/sys/fs/bpf", mustOpen(t, site, 0).name) + "/v0"
+	must(t, os.Mkdir(old, 0o700))
+	must(t, program.Pin(old+"/"+bpf.ZiplineProgFromEndpoint))
+	other := newContainer(t, 2, "10.1.0.2/24")
+	node := other.publish(t, site)
+	must(t, mustFind(t, c.index).Delete(netip.MustParseAddr("10.1.0.9"), c.index))
+	must(t, node.Attached(other.index))
+	if ids, err := queryTCX(c.index, ebpf.AttachTCXIngress); err != nil || len(ids) != 2 {
+		t.Errorf("programs %v (%v), want the old one and the stranger's", ids, err)
+	}
 	steps, err := site.Unload(true)
-	wantSteps(t, "unload", steps, err, 1)
+	wantSteps(t, "unload", steps, err, 1+len(endpointPlaces(node.TracksFlows()))+len(node.members()))
+	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the old layout's pins are left: %v", err)
+	}
 	ids, err := queryTCX(c.index, ebpf.AttachTCXIngress)
 	if err != nil || len(ids) != 1 || ids[0] != progID(t, stranger) {
 		t.Errorf("programs %v (%v) are left, want only the stranger's", ids, err)

@@ -5,7 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -31,9 +31,13 @@ func (a *app) gcCommand() *cobra.Command {
 that died without DEL): elements of the ruleset, map entries, guards of subnets
 without endpoints, leases, and the pins and state of network namespaces that are gone.
 
-A lease counts as held by nobody if zipline has managed its network, the owner's
-device is not in this network namespace, and the node has no route to the address
-but by zipline. Leases outside of host-local's default directory need --data-dir.
+A lease counts as held by nobody if zipline made it, in this network namespace and
+since the last boot, the owner's device is not there, and the node has no route to
+the address but by zipline. Leases that host-local made, for whatever plugin, are
+left alone, and so are all of them on a file system without extended attributes: the
+runtime's GC finds those. Leases outside of host-local's default directory need
+--data-dir.
+
 What a device belongs to cannot be told without a runtime: its own GC removes
 devices that are there.`,
 		Example:     "  ziplinectl gc --dry-run",
@@ -60,14 +64,16 @@ devices that are there.`,
 		},
 	})
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only list what would be removed")
-	c.Flags().StringSliceVar(&dataDirs, "data-dir", []string{"/var/lib/cni/networks"}, "directory of leases, as ipam.dataDir")
+	c.Flags().StringSliceVar(&dataDirs, "data-dir", []string{ipam.DefaultDataDir}, "directory of leases, as ipam.dataDir")
 	return c
 }
 
 // collectLeftovers goes from what refers to what is referred to: a lease is given
-// back when nothing of its owner is left.
+// back when nothing of its owner is left. So its owner has to be gone before all
+// of that is looked for: whoever dies meanwhile is for the next time.
 func collectLeftovers(remove bool, dataDirs []string) ([]leftoverJSON, error) {
 	list := []leftoverJSON{}
+	leases, leaseErr := collectLeases(dataDirs, nil)
 	found, err := datapath.CollectLeftovers(remove)
 	for _, l := range found {
 		list = append(list, leftoverJSON(l))
@@ -75,12 +81,14 @@ func collectLeftovers(remove bool, dataDirs []string) ([]leftoverJSON, error) {
 	if err != nil {
 		return list, err // leases stay while anything of their owners is left
 	}
-	for _, dir := range dataDirs {
-		leases, err := collectLeases(dir, remove)
-		list = append(list, leases...)
-		if err != nil {
-			return list, err
-		}
+	if remove && len(leases) > 0 {
+		leases, err = collectLeases(dataDirs, leases)
+	}
+	for _, l := range leases {
+		list = append(list, leftoverJSON{"lease", l.network + " " + l.Address.String(), l.Owner.String()})
+	}
+	if err := errors.Join(leaseErr, err); err != nil {
+		return list, err
 	}
 	site := loader.Site{}
 	paths, err := site.StalePaths()
@@ -98,30 +106,38 @@ func collectLeftovers(remove bool, dataDirs []string) ([]leftoverJSON, error) {
 	return list, nil
 }
 
-func collectLeases(dir string, remove bool) ([]leftoverJSON, error) {
-	networks, err := ipam.Networks(dir)
+// staleLease is a lease in a network's directory below a data directory.
+type staleLease struct {
+	dir, network string
+	ipam.Lease
+}
+
+// collectLeases lists the leases that nobody holds, or ends those of known that
+// still nobody holds.
+func collectLeases(dirs []string, known []staleLease) ([]staleLease, error) {
+	node, err := loader.NodeName()
 	if err != nil {
 		return nil, err
 	}
-	var list []leftoverJSON
+	var list []staleLease
 	var errs []error
-	for _, network := range networks {
-		listing, err := ipam.List(filepath.Join(dir, network))
-		if err != nil || !listing.Ours {
-			errs = append(errs, err)
-			continue
-		}
-		held := func(l ipam.Lease) bool {
-			attachment := datapath.Attachment{Network: network, ContainerID: l.Owner.ContainerID, IfName: l.Owner.IfName}
-			// Of the older format, without an interface, nothing can be said.
-			held, err := datapath.Holds(attachment, l.Address)
-			errs = append(errs, err)
-			return held || l.Owner.IfName == ""
-		}
-		stale, err := ipam.Stale(dir, network, held, remove)
+	for _, dir := range dirs {
+		networks, err := ipam.Networks(dir)
 		errs = append(errs, err)
-		for _, l := range stale {
-			list = append(list, leftoverJSON{"lease", network + " " + l.Address.String(), l.Owner.String()})
+		for _, network := range networks {
+			held := func(l ipam.Lease) bool {
+				if known != nil && !slices.Contains(known, staleLease{dir, network, l}) {
+					return true
+				}
+				held, err := datapath.Holds(datapath.Attachment{Network: network, ContainerID: l.Owner.ContainerID, IfName: l.Owner.IfName}, l.Address)
+				errs = append(errs, err)
+				return held
+			}
+			stale, err := ipam.Stale(dir, network, node, held, known != nil)
+			errs = append(errs, err)
+			for _, l := range stale {
+				list = append(list, staleLease{dir, network, l})
+			}
 		}
 	}
 	return list, errors.Join(errs...)

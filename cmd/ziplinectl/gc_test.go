@@ -3,9 +3,15 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/zipline-cni/zipline/internal/reference"
 )
 
 // leftovers runs gc and returns what it lists, by kind.
@@ -20,6 +26,27 @@ func (w *steerWorld) leftovers(args ...string) map[string][]string {
 	return kinds
 }
 
+// hostLocalAdd leases with the real host-local, and returns the addresses.
+func (w *steerWorld) hostLocalAdd(tb testing.TB, config, id string) []string {
+	tb.Helper()
+	var result struct {
+		IPs []struct{ Address netip.Prefix }
+	}
+	out := w.Node.MustRun(tb, "env", "CNI_COMMAND=ADD", "CNI_CONTAINERID="+id, "CNI_IFNAME=eth0", "CNI_NETNS=/none", "CNI_PATH=/none",
+		"sh", "-c", "printf %s '"+config+"' | "+filepath.Join(reference.Plugins(tb), "host-local"))
+	if err := json.Unmarshal([]byte(out), &result); err != nil {
+		tb.Fatalf("host-local printed %q: %v", out, err)
+	}
+	var addresses []string
+	for _, ip := range result.IPs {
+		addresses = append(addresses, ip.Address.Addr().String())
+	}
+	if len(addresses) != 2 {
+		tb.Fatalf("host-local leased %v", addresses)
+	}
+	return addresses
+}
+
 func TestGCRemovesWhatADeadContainerLeft(t *testing.T) {
 	w := newSteerWorld(t)
 	config := steerConfig(map[string]any{"macspoofchk": true})
@@ -31,6 +58,9 @@ func TestGCRemovesWhatADeadContainerLeft(t *testing.T) {
 	b.Kill(t) // without DEL
 	w.Node.MustRun(t, "sh", "-c", "while ip link show dev "+b.device+" 2>/dev/null; do sleep 0.05; done")
 	// A node of a namespace that ended, and a lease of another plugin's network.
+	// And one of the same network that host-local makes: for a plugin whose devices
+	// are none of ours, or whose ADD is not done yet.
+	theirs := w.hostLocalAdd(t, config, "their-container")
 	w.Node.MustRun(t, "sh", "-c", `mkdir -p /run/zipline/999999999 /sys/fs/bpf/zipline/999999999/v2 /var/lib/cni/networks/others
 		printf 'other\r\neth0' >/var/lib/cni/networks/others/10.99.0.2`)
 
@@ -55,6 +85,11 @@ func TestGCRemovesWhatADeadContainerLeft(t *testing.T) {
 			t.Errorf("gc removed %s %v, and --dry-run said %v", kind, removed[kind], would[kind])
 		}
 	}
+	for _, addr := range theirs {
+		if slices.Contains(removed["lease"], "net "+addr) {
+			t.Errorf("gc took the lease that host-local made of %s", addr)
+		}
+	}
 	if again := w.leftovers(); len(again) != 0 {
 		t.Errorf("a second gc removes %v", again)
 	}
@@ -76,5 +111,49 @@ func TestGCRemovesWhatADeadContainerLeft(t *testing.T) {
 	}
 	if out := w.Node.MustRun(t, "cat", "/var/lib/cni/networks/others/10.99.0.2"); !strings.Contains(out, "other") {
 		t.Errorf("the lease of another plugin is %q", out)
+	}
+}
+
+// TestGCDuringAddsTakesNothingOfTheirs has elements of dead containers to remove
+// all the time, while others of the same network come.
+func TestGCDuringAddsTakesNothingOfTheirs(t *testing.T) {
+	w := newSteerWorld(t)
+	config := steerConfig(map[string]any{"macspoofchk": true})
+	w.attach(config, false).Kill(t)
+	stop, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				ended <- nil
+				return
+			default:
+			}
+			if out, err := w.ctl("gc"); err != nil {
+				ended <- fmt.Errorf("gc: %w: %s", err, out)
+				return
+			}
+		}
+	}()
+	var pods []*steerPod
+	for range 30 {
+		pods = append(pods, w.attach(config, false))
+		w.attach(config, false).Kill(t)
+	}
+	close(stop)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	table := w.Node.MustRun(t, "nft", "list", "table", "inet", "zipline")
+	leases := strings.Fields(w.Node.MustRun(t, "ls", "/var/lib/cni/networks/net"))
+	for _, p := range pods {
+		for _, addr := range []netip.Addr{p.v4, p.v6} {
+			if !strings.Contains(table, addr.String()+" comment") {
+				t.Errorf("the ruleset has lost %s of %s", addr, p.device)
+			}
+			if !slices.Contains(leases, addr.String()) {
+				t.Errorf("the lease of %s of %s is gone", addr, p.device)
+			}
+		}
 	}
 }

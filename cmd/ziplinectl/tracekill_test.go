@@ -36,15 +36,12 @@ func (n *watchedNode) tracers(t *testing.T) (count int) {
 	return count
 }
 
-// TestTraceLeavesNothingBehind kills the tracing process in the middle of it.
-func TestTraceLeavesNothingBehind(t *testing.T) {
-	n := newWatchedNode(t, "direct", 2)
+// traceToKill starts a trace in a process of its own, and returns what kills it.
+func (n *watchedNode) traceToKill(t *testing.T) (kill func()) {
+	t.Helper()
 	program := filepath.Join(t.TempDir(), "ziplinectl")
 	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
-	}
-	if n.tracers(t) != 0 {
-		t.Fatal("traced before anybody did")
 	}
 	cmd := exec.Command(program, "trace")
 	var errs synced
@@ -57,6 +54,19 @@ func TestTraceLeavesNothingBehind(t *testing.T) {
 			t.Fatalf("does not trace: %q", errs.String())
 		}
 	}
+	return func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed
+	}
+}
+
+// TestTraceLeavesNothingBehind kills the tracing process in the middle of it.
+func TestTraceLeavesNothingBehind(t *testing.T) {
+	n := newWatchedNode(t, "direct", 2)
+	if n.tracers(t) != 0 {
+		t.Fatal("traced before anybody did")
+	}
+	kill := n.traceToKill(t)
 	if have := n.tracers(t); have != 3 {
 		t.Errorf("%d programs are traced", have)
 	}
@@ -64,8 +74,7 @@ func TestTraceLeavesNothingBehind(t *testing.T) {
 	if err := <-second.done; err == nil || !strings.Contains(err.Error(), "locked by another process") {
 		t.Errorf("a second trace: %v", err)
 	}
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait() // killed
+	kill()
 	// The kernel empties the map in a work queue.
 	for deadline := time.Now().Add(5 * time.Second); n.tracers(t) != 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -73,4 +82,31 @@ func TestTraceLeavesNothingBehind(t *testing.T) {
 		}
 	}
 	n.echo(t, 1)
+}
+
+// TestTraceTakesThePlaceOfOneThatStayed has a process look at the map of tracers
+// when a trace is killed: then the kernel does not empty it.
+func TestTraceTakesThePlaceOfOneThatStayed(t *testing.T) {
+	n := newWatchedNode(t, "direct", 2)
+	kill := n.traceToKill(t)
+	err := n.Node.Do(func() error {
+		sets, err := loader.Running(func(uint32) bool { return false })
+		for _, s := range sets {
+			t.Cleanup(func() { _ = s.Close() })
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kill()
+	time.Sleep(100 * time.Millisecond)
+	if have := n.tracers(t); have != 3 {
+		t.Fatalf("%d programs are traced: the kernel has emptied the map", have)
+	}
+	r := n.trace(t, "-o", "json", "--rate", "0")
+	n.echo(t, 1)
+	if len(traced(t, r.stop(t))) == 0 {
+		t.Error("the events go to the trace that was killed")
+	}
 }

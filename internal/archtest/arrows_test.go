@@ -33,7 +33,8 @@ var arrows = map[string][]string{
 	"datapath/metrics":   {"datapath", "loader"},
 	"datapath/capture":   {"datapath/capture/filter"},
 	"datapath/doctor":    {"datapath", "datapath/nat", "loader", "bpf", "internal/nlink", "internal/nfnl"},
-	"loader":             {"bpf", "internal/rcu"},
+	"loader":             {"bpf", "internal/nlink", "internal/rcu"},
+	"loader/prog":        {"internal/nlink"},
 	"loader/trace":       {"loader", "bpf"},
 	// The counters say who carried a measured packet, and no figure counts without.
 	"bench":              {"bench/load", "internal/testrig", "internal/reference", "internal/tbrun", "internal/testutil", "loader", "bpf"},

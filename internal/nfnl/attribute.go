@@ -14,7 +14,7 @@ import (
 func EachAttribute(m netlink.Message, f func(*netlink.AttributeDecoder)) error {
 	const header = 4 // struct nfgenmsg
 	if len(m.Data) < header {
-		return fmt.Errorf("message of %d bytes", len(m.Data))
+		return fmt.Errorf("read netfilter message: %d bytes are too few", len(m.Data))
 	}
 	ad, err := netlink.NewAttributeDecoder(m.Data[header:])
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/zipline-cni/zipline/internal/nlink"
 )
 
 // Direction is a side of a device, as the device sees it.
@@ -100,14 +102,7 @@ func devices(name string) ([]netlink.Link, error) {
 		}
 		return []netlink.Link{l}, nil
 	}
-	links, err := netlink.LinkList()
-	for try := 0; errors.Is(err, netlink.ErrDumpInterrupted) && try < 5; try++ {
-		links, err = netlink.LinkList()
-	}
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("list devices: %w", err)
-	}
-	return links, nil
+	return nlink.Links()
 }
 
 func listSide(attrs *netlink.LinkAttrs, d Direction) ([]Attached, error) {
@@ -166,7 +161,7 @@ func filtersOf(index int, d Direction) ([]*netlink.BpfFilter, error) {
 	}
 	var found []*netlink.BpfFilter
 	for _, f := range filters {
-		// A filter has a head without a program in the list.
+		// A filter of classic BPF has no program with an id.
 		if b, ok := f.(*netlink.BpfFilter); ok && b.Id != 0 {
 			found = append(found, b)
 		}

@@ -25,19 +25,7 @@ type Object struct {
 	Program, Section string
 }
 
-// ObjectError says why no program of an object can be used.
-type ObjectError struct {
-	// File is the path of the object.
-	File string
-	// Err is the cause.
-	Err error
-}
-
-// Error returns the path and the cause.
-func (e *ObjectError) Error() string { return fmt.Sprintf("object %s: %v", e.File, e.Err) }
-
-// Unwrap returns the cause.
-func (e *ObjectError) Unwrap() error { return e.Err }
+func (o Object) error(err error) error { return fmt.Errorf("object %s: %w", o.File, err) }
 
 // logLines is how much of the verifier's log an error has.
 const logLines = 10
@@ -50,11 +38,11 @@ func (o Object) open() (*ebpf.CollectionSpec, string, error) {
 		err = fmt.Errorf("%w: it has no BTF, compile it with clang -g", err)
 	}
 	if err != nil {
-		return nil, "", &ObjectError{o.File, err}
+		return nil, "", o.error(err)
 	}
 	name, err := o.choose(spec)
 	if err != nil {
-		return nil, "", &ObjectError{o.File, err}
+		return nil, "", o.error(err)
 	}
 	// A program that tail calls others names them in a map.
 	calls := slices.ContainsFunc(slices.Collect(maps.Values(spec.Maps)), func(m *ebpf.MapSpec) bool {
@@ -119,7 +107,7 @@ func (o Object) load(logged bool) (_ *ebpf.Program, err error) {
 	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, options)
 	if err != nil {
-		return nil, &ObjectError{o.File, loadError(name, err)}
+		return nil, o.error(loadError(name, err))
 	}
 	defer coll.Close()
 	return coll.DetachProgram(name), nil

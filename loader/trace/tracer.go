@@ -41,8 +41,14 @@ type Tracer struct {
 	conntrack bool
 	// sets are the programs that jump to this tracer, by their id. Their maps of
 	// tracers stay open: that is what keeps the tracer in them.
-	sets     map[uint32]*loader.RunningSet
-	programs map[uint32]*ebpf.Program // the tracer of each set
+	sets map[uint32]*joined
+}
+
+// joined is a set and its tracer.
+type joined struct {
+	*loader.RunningSet
+	program *ebpf.Program
+	id      ebpf.ProgramID
 }
 
 // shared are the maps that all programs of a tracer have in common.
@@ -64,7 +70,7 @@ func Open(options Options) (_ *Tracer, err error) {
 	maps.DeleteFunc(spec.Maps, func(name string, _ *ebpf.MapSpec) bool {
 		return name != bpf.TraceMapEndpoints && name != ".rodata" && !slices.Contains(shared, name)
 	})
-	t := &Tracer{options: options, spec: spec, maps: map[string]*ebpf.Map{}, sets: map[uint32]*loader.RunningSet{}, programs: map[uint32]*ebpf.Program{}}
+	t := &Tracer{options: options, spec: spec, maps: map[string]*ebpf.Map{}, sets: map[uint32]*joined{}}
 	defer func() {
 		if err != nil {
 			_ = t.Close() // the error is told
@@ -97,19 +103,24 @@ func (t *Tracer) Refresh() error {
 		return err
 	}
 	var errs []error
-	for _, r := range t.sets {
-		_, err := t.put(r)
+	for _, j := range t.sets {
+		_, err := t.put(j)
 		errs = append(errs, err)
 	}
 	for _, r := range running {
-		t.sets[r.ID] = r
-		errs = append(errs, t.join(r))
+		j, err := t.load(r)
+		if err != nil {
+			errs = append(errs, err, r.Close())
+			continue
+		}
+		t.sets[r.ID] = j
+		errs = append(errs, t.settle(j))
 	}
 	return errors.Join(errs...)
 }
 
-// join loads the tracer with the set's endpoints and lets its programs jump there.
-func (t *Tracer) join(r *loader.RunningSet) (err error) {
+// load loads the tracer with the set's endpoints.
+func (t *Tracer) load(r *loader.RunningSet) (*joined, error) {
 	spec := t.spec.Copy()
 	constants := t.options.Filter.constants()
 	constants[bpf.TraceVarHaveConntrack] = t.conntrack
@@ -118,61 +129,69 @@ func (t *Tracer) join(r *loader.RunningSet) (err error) {
 	constants[bpf.TraceVarRate] = t.options.Rate
 	for name, value := range constants {
 		if err := spec.Variables[name].Set(value); err != nil {
-			return fmt.Errorf("set %s: %w", name, err)
+			return nil, fmt.Errorf("set %s: %w", name, err)
 		}
 	}
 	with := maps.Clone(t.maps)
 	with[bpf.TraceMapEndpoints] = r.Endpoints
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: with})
 	if err != nil {
-		return fmt.Errorf("load tracer: %w", explain(err))
+		return nil, fmt.Errorf("load tracer: %w", explain(err))
 	}
 	defer coll.Close()
-	// The set keeps the program: the kernel may have to be told again.
-	program, err := coll.Programs[bpf.TraceProgTrace].Clone()
+	info, err := coll.Programs[bpf.TraceProgTrace].Info()
 	if err != nil {
-		return fmt.Errorf("load tracer: %w", err)
+		return nil, fmt.Errorf("read tracer: %w", err)
 	}
-	t.programs[r.ID] = program
-	return t.settle(r)
+	// The program is kept: the kernel may have to be told again.
+	j := &joined{RunningSet: r, program: coll.DetachProgram(bpf.TraceProgTrace)}
+	j.id, _ = info.ID()
+	return j, nil
 }
 
-// calm is for how long the map of tracers must keep what is put there.
-const calm = 30 * time.Millisecond
+// calm is for how long the map of tracers must keep what is put there, and
+// patience for how long that may take: Refresh puts it there again.
+const (
+	calm     = 30 * time.Millisecond
+	patience = time.Second
+)
 
 // settle puts the tracer into the map until it stays. When the last process closes
 // the map, the kernel empties it in a work queue, some time later: it may still be
 // about to, for one that traced or only looked. While this process has it open,
 // nobody else's end empties it.
-func (t *Tracer) settle(r *loader.RunningSet) error {
-	since := time.Now()
-	for time.Since(since) < calm {
-		missing, err := t.put(r)
+func (t *Tracer) settle(j *joined) error {
+	start := time.Now()
+	for since := start; time.Since(since) < calm && time.Since(start) < patience; time.Sleep(calm / 10) {
+		missing, err := t.put(j)
 		if err != nil {
 			return err
 		}
 		if missing {
 			since = time.Now()
 		}
-		time.Sleep(calm / 10)
 	}
 	return nil
 }
 
-// put puts the tracer where it is missing, and says whether it was.
-func (t *Tracer) put(r *loader.RunningSet) (missing bool, err error) {
+// put puts the tracer where it is missing, and says whether it was. Another one is
+// that of a process which is gone (the lock is ours) and had company: the kernel
+// does not empty a map that somebody else looks at.
+func (t *Tracer) put(j *joined) (missing bool, err error) {
 	for hook := range bpf.Hook(bpf.Hooks) {
 		if len(t.options.Filter.Hooks) > 0 && !slices.Contains(t.options.Filter.Hooks, hook) {
 			continue
 		}
 		var id ebpf.ProgramID
-		if err := r.Tracers.Lookup(uint32(hook), &id); err == nil {
+		err := j.Tracers.Lookup(uint32(hook), &id)
+		if err == nil && id == j.id {
 			continue
-		} else if !errors.Is(err, ebpf.ErrKeyNotExist) {
+		}
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return false, fmt.Errorf("look for tracer of %s: %w", hook, err)
 		}
 		missing = true
-		if err := r.Tracers.Put(uint32(hook), t.programs[r.ID]); err != nil {
+		if err := j.Tracers.Put(uint32(hook), j.program); err != nil {
 			return false, fmt.Errorf("trace %s: %w", hook, explain(err))
 		}
 	}
@@ -193,16 +212,13 @@ func (t *Tracer) Read(until time.Time) (*Event, error) {
 // Close detaches. Nothing is left behind.
 func (t *Tracer) Close() error {
 	var errs []error
-	for _, r := range t.sets {
+	for _, j := range t.sets {
 		for hook := range uint32(bpf.Hooks) {
-			if err := r.Tracers.Delete(hook); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			if err := j.Tracers.Delete(hook); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 				errs = append(errs, fmt.Errorf("stop trace: %w", err))
 			}
 		}
-		errs = append(errs, r.Close())
-	}
-	for _, p := range t.programs {
-		errs = append(errs, p.Close())
+		errs = append(errs, j.Close(), j.program.Close())
 	}
 	if t.reader != nil {
 		errs = append(errs, t.reader.Close())
