@@ -78,6 +78,7 @@ func TestWhatIsNotKnownIsAnError(t *testing.T) {
 		"net 10.0.0.1/8", "net 10.0.0.0/33", "portrange 80", "less", "less x", "tcp host 10.0.0.1", "ip6 host 10.0.0.1",
 		"ip host ::1", "ether proto tcp", "ether host 10.0.0.1", "icmp port 80", "vlan 5", "tcp[13] & 2 != 0", "len > 60",
 		"src tcp", "dst", "src proto 6", "gateway x", "port 80 or", "ip broadcast", "arp port 80", "tcp udp",
+		"ip6 src multicast", "ip host multicast", "ether dst broadcast", "ether proto broadcast",
 	} {
 		if program, err := Compile(expression, 96); err == nil {
 			t.Errorf("%q compiles to %d instructions", expression, len(program))
