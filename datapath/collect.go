@@ -68,15 +68,23 @@ func isOurs(attrs *netlink.LinkAttrs) bool {
 }
 
 // collectElements removes elements of devices that are gone, and what
-// conntrack knows of their addresses.
-func collectElements(network string, alive map[string]bool) error {
+// conntrack knows of their addresses. A device that is not known to be alive may
+// have been made since, so it is looked up again.
+func collectElements(network string, known map[string]bool) error {
+	alive := func(device string) bool {
+		if known[device] {
+			return true
+		}
+		_, err := netlink.LinkByName(device)
+		return !isNotFound(err)
+	}
 	var addresses []netip.Addr
 	err := withRuleset(func(rules *nat.Ruleset) (err error) {
-		addresses, err = rules.Addresses(func(o nat.Owner) bool { return o.OwnerOf(network) && !alive[o.Device] })
+		addresses, err = rules.Addresses(func(o nat.Owner) bool { return o.OwnerOf(network) && !alive(o.Device) })
 		if err != nil {
 			return err
 		}
-		_, err = rules.Collect(network, func(device string) bool { return alive[device] })
+		_, err = rules.Collect(network, alive)
 		return err
 	})
 	freed, claimErr := unclaimed(sortedAddrs(addresses))

@@ -62,7 +62,11 @@ func collectDeadElements(remove bool) (list []Leftover, err error) {
 		}
 		for _, o := range owned {
 			if isDead(o.Owner.Device) {
-				list = append(list, Leftover{"element", o.Set + " " + o.Key, o.Owner.Device})
+				key := o.Owner.Device
+				if o.Address.IsValid() {
+					key = o.Address.String()
+				}
+				list = append(list, Leftover{"element", o.Set + " " + key, o.Owner.Device})
 				networks[o.Owner.Network] = true
 			}
 		}
