@@ -3,6 +3,8 @@
 package datapath
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,16 +24,48 @@ type NetnsPlace struct {
 	PID  int
 }
 
+// file is what to open, "" for nothing.
+func (p NetnsPlace) file() string {
+	if p.Path == "" && p.PID != 0 {
+		return processNetns(p.PID)
+	}
+	return p.Path
+}
+
+func processNetns(pid int) string { return "/proc/" + strconv.Itoa(pid) + "/ns/net" }
+
+// errNoNamespace says that a namespace has neither a name nor a process.
+var errNoNamespace = errors.New("no name and no process leads to the container's network namespace")
+
+// ContainerDevice returns the network namespace of an endpoint, to be closed,
+// and the index that the container's device has in it.
+func (a *Attached) ContainerDevice() (*os.File, int, error) {
+	path := findNetns([]int{a.NetnsID})[a.NetnsID].file()
+	if path == "" {
+		return nil, 0, fmt.Errorf("find namespace of %s: %w", a.HostDevice, errNoNamespace)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open namespace of %s: %w", a.HostDevice, err)
+	}
+	// The process may have ended since, and another have its number.
+	if id, err := netlink.GetNetNsIdByFd(int(file.Fd())); err != nil || id != a.NetnsID {
+		_ = file.Close() // the wrong one
+		return nil, 0, fmt.Errorf("find namespace of %s: %w", a.HostDevice, errNoNamespace)
+	}
+	return file, a.PeerIndex, nil
+}
+
 // netnsDirs are where runtimes bind namespaces to files.
 var netnsDirs = []string{"/run/netns", "/var/run/netns", "/run/docker/netns", "/var/run/docker/netns"}
 
-// FindNetns looks for the namespaces with these ids (RTM_GETNSID): among the
+// findNetns looks for the namespaces with these ids (RTM_GETNSID): among the
 // files of the usual directories, then among the processes. Only what this
 // process's mounts and PID namespace show can be found, so it is an aid for
 // people and never an error. Each namespace is asked for its id once; all else
 // is one stat for each file and process, and no process is looked at when the
 // files had them all.
-func FindNetns(ids []int) map[int]NetnsPlace {
+func findNetns(ids []int) map[int]NetnsPlace {
 	f := &netnsFinder{missing: map[int]bool{}, ids: map[uint64]int{}, found: map[int]NetnsPlace{}}
 	for _, id := range ids {
 		if id >= 0 {
@@ -51,7 +85,7 @@ func FindNetns(ids []int) map[int]NetnsPlace {
 		if len(f.missing) == 0 {
 			break
 		}
-		f.visit("/proc/"+strconv.Itoa(pid)+"/ns/net", pid)
+		f.visit(processNetns(pid), pid)
 	}
 	return f.found
 }

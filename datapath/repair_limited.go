@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -106,25 +105,20 @@ func (l *limited) device() error {
 // ruleset looks at the table alone, which every ADD installs.
 func (l *limited) ruleset() error {
 	return withRuleset(func(rules *nat.Ruleset) error {
-		err := rules.Check(l.of.owner(), nil, nat.Options{})
+		err := rules.CheckTable()
 		var wrong *nat.CheckError
 		if !errors.As(err, &wrong) {
 			return err
 		}
-		for _, p := range wrong.Problems {
-			if strings.HasPrefix(p.Object, "element") {
-				continue
+		// One installation mends them all.
+		l.add(wrong.Problems[0].Object, wrong.Problems[0].Wrong, func() (err error) {
+			lock, err := lockNode()
+			if err != nil {
+				return err
 			}
-			l.add(p.Object, p.Wrong, func() (err error) {
-				lock, err := lockNode()
-				if err != nil {
-					return err
-				}
-				defer func() { err = errors.Join(err, lock.Close()) }()
-				return withRuleset((*nat.Ruleset).Install)
-			})
-			return nil // one installation mends them all
-		}
+			defer func() { err = errors.Join(err, lock.Close()) }()
+			return withRuleset((*nat.Ruleset).Install)
+		})
 		return nil
 	})
 }
