@@ -21,8 +21,8 @@ import (
 // ErrDown says that the device went down or away.
 var ErrDown = errors.New("the device went down or away")
 
-// MaxSnaplen is more than any packet has, BIG TCP included.
-const MaxSnaplen = 262144
+// maxSnaplen is more than any packet has, BIG TCP included.
+const maxSnaplen = 262144
 
 // Options say what to record.
 type Options struct {
@@ -56,8 +56,8 @@ func (o *Options) Check() error {
 }
 
 func (o *Options) snaplen() uint32 {
-	if o.Snaplen == 0 || o.Snaplen > MaxSnaplen {
-		return MaxSnaplen
+	if o.Snaplen == 0 || o.Snaplen > maxSnaplen {
+		return maxSnaplen
 	}
 	return o.Snaplen
 }
