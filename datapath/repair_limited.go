@@ -133,7 +133,7 @@ func (l *limited) routes() error {
 	e := &Endpoint{Pair: Pair{Attachment: l.of, MAC: mac}, Index: index}
 	for _, addr := range l.addresses {
 		if !slices.Contains(held, addr) {
-			l.add("route "+addr.String(), "is missing on the node", func() error { return netlink.RouteAdd(e.hostRoute(addr)) })
+			l.add("route "+addr.String(), "is missing on the node", func() error { return e.addHostRoute(addr) })
 		}
 		neighs, err := netlink.NeighList(index, familyOf(addr))
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -141,7 +141,7 @@ func (l *limited) routes() error {
 		}
 		fits := func(n netlink.Neigh) bool { return n.IP.Equal(ipOf(addr)) && n.State&unix.NUD_FAILED == 0 }
 		if mac != nil && !slices.ContainsFunc(neighs, fits) {
-			l.add("neighbour "+addr.String(), "is missing", func() error { return netlink.NeighSet(e.neighbour(addr)) })
+			l.add("neighbour "+addr.String(), "is missing", func() error { return e.setNeighbour(addr) })
 		}
 	}
 	return nil
