@@ -92,3 +92,20 @@ func TestWhatIsNotKnownIsAnError(t *testing.T) {
 		t.Errorf("the empty expression passes %d bytes", n)
 	}
 }
+
+// FuzzCompile looks for expressions that make it fall over, or make programs that
+// the kernel would refuse.
+func FuzzCompile(f *testing.F) {
+	for _, expression := range expressions {
+		f.Add(expression, []byte{0, 1, 2})
+	}
+	f.Fuzz(func(t *testing.T, expression string, packet []byte) {
+		raw, err := Compile(expression, 96)
+		if err != nil {
+			return
+		}
+		if n, err := machine(t, raw).Run(packet); err != nil || n != 0 && n != 96 {
+			t.Errorf("%q passes %d bytes: %v", expression, n, err)
+		}
+	})
+}
