@@ -86,6 +86,8 @@ func codeOf(err error) *types.Error {
 	switch {
 	case errors.Is(err, datapath.ErrExists):
 		return newError(CodeInterfaceExists, "CNI_IFNAME", "%v", oneLine(err))
+	case errors.Is(err, datapath.ErrBusy):
+		return newError(types.ErrTryAgainLater, "", "%v", oneLine(err))
 	case errors.Is(err, datapath.ErrOwnNetns), errors.Is(err, datapath.ErrNetns):
 		return newError(types.ErrInvalidNetNS, "CNI_NETNS", "%v", oneLine(err))
 	case errors.As(err, &inUse):

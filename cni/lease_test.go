@@ -100,6 +100,7 @@ func TestErrorsHaveTheirCodes(t *testing.T) {
 		{&datapath.AddressInUseError{Address: netip.MustParseAddr("10.1.0.9"), Owner: "device x"}, 101, "10.1.0.9"},
 		{&datapath.ConfigError{Key: "routes", Value: "x", Err: errors.New("no")}, 7, "routes"},
 		{&datapath.UnsupportedError{Key: "bigTCP", Reason: errors.New("no")}, 105, "bigTCP"},
+		{datapath.ErrBusy, 11, "zlx"},
 		{ipam.ErrExhausted, 11, "ipam"},
 		{ipam.ErrInUse, 101, "ipam"},
 		{ipam.ErrDuplicate, 101, "ipam"},

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+
+	"github.com/zipline-cni/zipline/loader"
 )
 
 // Errors that callers tell apart.
@@ -13,6 +15,8 @@ var (
 	// ErrExists says that the attachment, or an interface of its name in
 	// the container, is there already.
 	ErrExists = errors.New("interface exists")
+	// ErrBusy says that another process has held a lock of the node for too long.
+	ErrBusy = loader.ErrBusy
 	// ErrNetns says that the path is not a network namespace one can enter.
 	ErrNetns  = errors.New("not a usable network namespace")
 	errNoIPv6 = errors.New("an IPv6 address is leased, and the devices have no IPv6")

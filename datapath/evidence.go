@@ -10,11 +10,20 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
 
+	"github.com/zipline-cni/zipline/internal/nlink"
 	"github.com/zipline-cni/zipline/loader"
 )
+
+// Evidence is what is known of endpoints besides the kernel's state.
+type Evidence struct {
+	// Specs says what each endpoint should be, by host veth (libcni's cache). An
+	// endpoint without one is mended by that of another of its network.
+	Specs map[string]*Spec
+	// Leased are the attachments that hold leases, by host veth, with the
+	// addresses.
+	Leased map[string]Leased
+}
 
 // Leased is an attachment that holds leases.
 type Leased struct {
@@ -117,34 +126,14 @@ func inSubnets(addresses []netip.Addr, others []Address) []Address {
 }
 
 // containerEnd returns the MAC and MTU of the other end of a host veth, which the
-// kernel tells without that anybody enters the container (IFLA_TARGET_NETNSID);
-// nil where it does not.
+// kernel tells without that anybody enters the container; nil where it does not.
 func containerEnd(attrs *netlink.LinkAttrs) (net.HardwareAddr, int) {
 	if attrs.NetNsID < 0 || attrs.ParentIndex <= 0 {
 		return nil, 0
 	}
-	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(attrs.ParentIndex)
-	req.AddData(msg)
-	req.AddData(nl.NewRtAttr(unix.IFLA_TARGET_NETNSID, nl.Uint32Attr(uint32(attrs.NetNsID))))
-	messages, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
-	if err != nil || len(messages) != 1 {
-		return nil, 0
-	}
-	fields, err := nl.ParseRouteAttr(messages[0][unix.SizeofIfInfomsg:])
+	end, err := nlink.LinkIn(attrs.NetNsID, attrs.ParentIndex)
 	if err != nil {
 		return nil, 0
 	}
-	var mac net.HardwareAddr
-	mtu := 0
-	for _, field := range fields {
-		switch field.Attr.Type {
-		case unix.IFLA_ADDRESS:
-			mac = net.HardwareAddr(field.Value)
-		case unix.IFLA_MTU:
-			mtu = int(nl.NativeEndian().Uint32(field.Value))
-		}
-	}
-	return mac, mtu
+	return end.HardwareAddr, end.MTU
 }

@@ -59,7 +59,11 @@ func collectDeadElements(remove bool) (list []Leftover, err error) {
 				dead[device] = deviceGone(device)
 			}
 			if dead[device] {
-				list = append(list, Leftover{"element", o.Set + " " + o.Key, device})
+				key := device
+				if o.Address.IsValid() {
+					key = o.Address.String()
+				}
+				list = append(list, Leftover{"element", o.Set + " " + key, device})
 				networks[o.Owner.Network] = true
 			}
 		}

@@ -104,6 +104,13 @@ func (e *Endpoint) claimAddresses(s *Spec) error {
 }
 
 func (e *Endpoint) claim(addr netip.Addr) error {
+	if err := e.addHostRoute(addr); err != nil {
+		return err
+	}
+	return e.setNeighbour(addr)
+}
+
+func (e *Endpoint) addHostRoute(addr netip.Addr) error {
 	route := e.hostRoute(addr)
 	err := netlink.RouteAdd(route)
 	if errors.Is(err, unix.EEXIST) {
@@ -112,6 +119,10 @@ func (e *Endpoint) claim(addr netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("add host route %s: %w", route.Dst, err)
 	}
+	return nil
+}
+
+func (e *Endpoint) setNeighbour(addr netip.Addr) error {
 	if err := netlink.NeighSet(e.neighbour(addr)); err != nil {
 		return fmt.Errorf("add neighbour %s: %w", addr, err)
 	}

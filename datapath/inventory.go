@@ -75,6 +75,15 @@ func Endpoints() ([]Attached, error) {
 	return list, nil
 }
 
+// AttachedBy returns the endpoint whose host veth a device is, and false for a
+// device that is none of ours.
+func AttachedBy(link netlink.Link) (Attached, bool) {
+	if !isOurs(link.Attrs()) {
+		return Attached{}, false
+	}
+	return attachedOf(link.Attrs()), true
+}
+
 func attachedOf(attrs *netlink.LinkAttrs) Attached {
 	a := Attached{
 		HostDevice: attrs.Name, Index: attrs.Index, HostMAC: attrs.HardwareAddr, MTU: attrs.MTU,

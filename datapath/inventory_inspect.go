@@ -228,7 +228,7 @@ func addNetns(list []Inspected) {
 	for i := range list {
 		ids[i] = list[i].NetnsID
 	}
-	places := FindNetns(ids)
+	places := findNetns(ids)
 	for i := range list {
 		list[i].Netns = places[list[i].NetnsID]
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -44,15 +45,45 @@ func lockFile(name string, exclusive bool) (*os.File, error) {
 	if exclusive {
 		how = unix.LOCK_EX
 	}
-	for {
-		err = unix.Flock(int(file.Fd()), how)
-		if err != unix.EINTR {
-			break
-		}
-	}
-	if err != nil {
-		_ = file.Close() // nothing was written
+	if err := waitLock(file, how); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
 	}
 	return file, nil
+}
+
+// lockPatience is how long a lock is waited for. Its holders wait for nothing but
+// the kernel and the locks after it, so only one that was stopped (SIGSTOP, a
+// frozen cgroup) keeps it for longer. Runtimes give a call some minutes.
+var lockPatience = 30 * time.Second
+
+// waitLock waits for a lock in the kernel, which hands it on at once: removals run
+// many at a time. A wait cannot be broken off, so one that took too long goes on
+// by itself, and gives the lock back. The file is closed after an error, which is
+// [ErrBusy] then.
+func waitLock(file *os.File, how int) error {
+	if flock(file, how|unix.LOCK_NB) == nil {
+		return nil
+	}
+	locked := make(chan error, 1)
+	go func() { locked <- flock(file, how) }()
+	timer := time.NewTimer(lockPatience)
+	defer timer.Stop()
+	select {
+	case err := <-locked:
+		if err != nil {
+			_ = file.Close() // nothing was written
+		}
+		return err
+	case <-timer.C:
+		go func() { <-locked; _ = file.Close() }()
+		return ErrBusy
+	}
+}
+
+func flock(file *os.File, how int) error {
+	for {
+		if err := unix.Flock(int(file.Fd()), how); err != unix.EINTR {
+			return err
+		}
+	}
 }

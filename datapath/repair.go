@@ -26,16 +26,6 @@ type Repaired struct {
 	Reason string
 }
 
-// Evidence is what is known of endpoints besides the kernel's state.
-type Evidence struct {
-	// Specs says what each endpoint should be, by host veth (libcni's cache). An
-	// endpoint without one is mended by that of another of its network.
-	Specs map[string]*Spec
-	// Leased are the attachments that hold leases, by host veth, with the
-	// addresses.
-	Leased map[string]Leased
-}
-
 // Repair compares the node with what its endpoints should be, and makes right
 // what is not: programs, map entries, routes, neighbours, guards, addresses,
 // switches, the ruleset and the device's own properties. The container's side is

@@ -233,7 +233,7 @@ func (r *repairer) mendClaims(e *Endpoint) (err error) {
 	var errs []error
 	for _, a := range r.spec.Addresses {
 		if slices.Contains(held, a.Addr()) {
-			errs = append(errs, netlink.NeighSet(e.neighbour(a.Addr())))
+			errs = append(errs, e.setNeighbour(a.Addr()))
 			continue
 		}
 		errs = append(errs, e.claim(a.Addr()))

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -106,25 +105,20 @@ func (l *limited) device() error {
 // ruleset looks at the table alone, which every ADD installs.
 func (l *limited) ruleset() error {
 	return withRuleset(func(rules *nat.Ruleset) error {
-		err := rules.Check(l.of.owner(), nil, nat.Options{})
+		err := rules.CheckTable()
 		var wrong *nat.CheckError
 		if !errors.As(err, &wrong) {
 			return err
 		}
-		for _, p := range wrong.Problems {
-			if strings.HasPrefix(p.Object, "element") {
-				continue
+		// One installation mends them all.
+		l.add(wrong.Problems[0].Object, wrong.Problems[0].Wrong, func() (err error) {
+			lock, err := lockNode()
+			if err != nil {
+				return err
 			}
-			l.add(p.Object, p.Wrong, func() (err error) {
-				lock, err := lockNode()
-				if err != nil {
-					return err
-				}
-				defer func() { err = errors.Join(err, lock.Close()) }()
-				return withRuleset((*nat.Ruleset).Install)
-			})
-			return nil // one installation mends them all
-		}
+			defer func() { err = errors.Join(err, lock.Close()) }()
+			return withRuleset((*nat.Ruleset).Install)
+		})
 		return nil
 	})
 }
@@ -139,7 +133,7 @@ func (l *limited) routes() error {
 	e := &Endpoint{Pair: Pair{Attachment: l.of, MAC: mac}, Index: index}
 	for _, addr := range l.addresses {
 		if !slices.Contains(held, addr) {
-			l.add("route "+addr.String(), "is missing on the node", func() error { return netlink.RouteAdd(e.hostRoute(addr)) })
+			l.add("route "+addr.String(), "is missing on the node", func() error { return e.addHostRoute(addr) })
 		}
 		neighs, err := netlink.NeighList(index, familyOf(addr))
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -147,7 +141,7 @@ func (l *limited) routes() error {
 		}
 		fits := func(n netlink.Neigh) bool { return n.IP.Equal(ipOf(addr)) && n.State&unix.NUD_FAILED == 0 }
 		if mac != nil && !slices.ContainsFunc(neighs, fits) {
-			l.add("neighbour "+addr.String(), "is missing", func() error { return netlink.NeighSet(e.neighbour(addr)) })
+			l.add("neighbour "+addr.String(), "is missing", func() error { return e.setNeighbour(addr) })
 		}
 	}
 	return nil

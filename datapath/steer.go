@@ -12,17 +12,9 @@ import (
 	"github.com/zipline-cni/zipline/loader"
 )
 
-// ForeignDeviceError says that a device is not one that programs belong on.
-type ForeignDeviceError struct {
-	// Device is its name.
-	Device string
-	// Reason says why.
-	Reason string
-}
-
-// Error returns the device and the reason.
-func (e *ForeignDeviceError) Error() string {
-	return fmt.Sprintf("device %s %s", e.Device, e.Reason)
+// foreign says that a device is not one that programs belong on.
+func foreign(device, format string, args ...any) error {
+	return fmt.Errorf("device %s %s", device, fmt.Sprintf(format, args...))
 }
 
 // AttachEndpoint attaches the programs of a host veth to a device. Without
@@ -35,7 +27,7 @@ func AttachEndpoint(device string, force bool) ([]loader.Step, error) {
 	}
 	attrs := link.Attrs()
 	if !force && !isOurs(attrs) {
-		return nil, &ForeignDeviceError{device, fmt.Sprintf("is no endpoint's: it is in link group %d, not %d or %d, and the programs would drop what comes from addresses that nobody leased", attrs.Group, Group, GroupUnchecked)}
+		return nil, foreign(device, "is no endpoint's: it is in link group %d, not %d or %d, and the programs would drop what comes from addresses that nobody leased", attrs.Group, Group, GroupUnchecked)
 	}
 	if !force {
 		if err := checkPublished(attrs); err != nil {
@@ -48,7 +40,7 @@ func AttachEndpoint(device string, force bool) ([]loader.Step, error) {
 func checkPublished(attrs *netlink.LinkAttrs) (err error) {
 	node, err := loader.Find(attrs.Index)
 	if errors.Is(err, loader.ErrNotLoaded) {
-		return &ForeignDeviceError{attrs.Name, "is not published, as nothing is loaded: the programs would drop what it sends; repair publishes it and attaches them"}
+		return foreign(attrs.Name, "is not published, as nothing is loaded: the programs would drop what it sends; repair publishes it and attaches them")
 	}
 	if err != nil {
 		return err
@@ -75,7 +67,7 @@ func published(node *loader.Node, attrs *netlink.LinkAttrs) error {
 	if missing == "" {
 		return nil
 	}
-	return &ForeignDeviceError{attrs.Name, fmt.Sprintf("is not wholly published (%s): the programs would drop what it sends; repair publishes it and attaches them", missing)}
+	return foreign(attrs.Name, "is not wholly published (%s): the programs would drop what it sends; repair publishes it and attaches them", missing)
 }
 
 // AttachUplink attaches the programs of an uplink to a device, and lets packets
@@ -88,16 +80,16 @@ func AttachUplink(device string, force bool) ([]loader.Step, error) {
 	}
 	switch attrs := link.Attrs(); {
 	case isOurs(attrs):
-		return nil, &ForeignDeviceError{device, "is the host veth of an endpoint and cannot be an uplink"}
+		return nil, foreign(device, "is the host veth of an endpoint and cannot be an uplink")
 	case !isUplink(link):
-		return nil, &ForeignDeviceError{device, fmt.Sprintf("carries no Ethernet frames (its type is %s)", attrs.EncapType)}
+		return nil, foreign(device, "carries no Ethernet frames (its type is %s)", attrs.EncapType)
 	}
 	mtu, routed, err := routeMTU(link.Attrs().Index)
 	if err != nil {
 		return nil, err
 	}
 	if !routed && !force {
-		return nil, &ForeignDeviceError{device, "has no default route"}
+		return nil, foreign(device, "has no default route")
 	}
 	return loader.Site{}.AttachUplinkDevice(link.Attrs().Index, mtu)
 }

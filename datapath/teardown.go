@@ -247,23 +247,11 @@ func releaseSubnets(freed []netip.Addr, known []netip.Prefix) error {
 // subnetOf finds the subnet of an address, the smallest one, among the known
 // ones or, when the caller knew none, among the guard routes of the node.
 func subnetOf(addr netip.Addr, known []netip.Prefix) (netip.Prefix, error) {
-	var found netip.Prefix
-	consider := func(subnet netip.Prefix) {
-		if subnet.Contains(addr) && (!found.IsValid() || subnet.Bits() > found.Bits()) {
-			found = subnet.Masked()
-		}
-	}
-	for _, subnet := range known {
-		consider(subnet)
-	}
-	if found.IsValid() {
-		return found, nil
+	if found := smallest(known, addr); found.IsValid() {
+		return found.Masked(), nil
 	}
 	guards, err := guardedSubnets(familyOf(addr))
-	for _, subnet := range guards {
-		consider(subnet)
-	}
-	return found, err
+	return smallest(guards, addr).Masked(), err
 }
 
 // releaseSubnet removes what a subnet has once, unless an endpoint is left. The

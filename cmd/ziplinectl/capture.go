@@ -103,9 +103,8 @@ func (r *captureRun) record(ctx context.Context) error {
 
 func (r *captureRun) write(ctx context.Context, to io.Writer) error {
 	sum, err := capture.Run(ctx, to, r.options)
-	if err != nil {
-		return err
+	if err == nil || errors.Is(err, capture.ErrDown) {
+		_, _ = fmt.Fprintf(r.err, "%d packets, %d dropped\n", sum.Packets, sum.Dropped) // not the result
 	}
-	_, _ = fmt.Fprintf(r.err, "%d packets, %d dropped\n", sum.Packets, sum.Dropped) // not the result
-	return nil
+	return err
 }

@@ -132,7 +132,8 @@ func (a *app) serveMetrics(ctx context.Context, address string, dirs []string) e
 		_, _ = fmt.Fprintln(a.err, "ziplinectl:", err) // the scraper is told as well
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	})
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	const patience = 10 * time.Second // with a client that neither asks nor reads
+	server := &http.Server{Handler: mux, ReadTimeout: patience, WriteTimeout: 3 * patience, IdleTimeout: 12 * patience}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	_, _ = fmt.Fprintf(a.err, "ziplinectl: serving http://%s/metrics\n", listener.Addr()) // a hint only

@@ -190,6 +190,12 @@ func TestRepairMakesUpNothing(t *testing.T) {
 	if mended, _ := repair(); len(mended) != 0 {
 		t.Errorf("a second repair changes %v", mended)
 	}
+	// Who has an address by now is named.
+	w.Node.MustRun(t, "ip", "route", "replace", a.v4.String(), "dev", b.device, "proto", "122", "scope", "link")
+	if mended, stays := repair(); !strings.Contains(strings.Join(stays, " "), "in use by device "+b.device) {
+		t.Errorf("mended %v, stays %v", mended, stays)
+	}
+	w.Node.MustRun(t, "ip", "route", "replace", a.v4.String(), "dev", a.device, "proto", "122", "scope", "link")
 	// When no neighbour tells either, it says so and leaves it.
 	w.damage(damages[0], a, b)
 	b.Kill(t)

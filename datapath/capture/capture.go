@@ -18,8 +18,11 @@ import (
 	"github.com/zipline-cni/zipline/datapath/capture/filter"
 )
 
-// MaxSnaplen is more than any packet has, BIG TCP included.
-const MaxSnaplen = 262144
+// ErrDown says that the device went down or away.
+var ErrDown = errors.New("the device went down or away")
+
+// maxSnaplen is more than any packet has, BIG TCP included.
+const maxSnaplen = 262144
 
 // Options say what to record.
 type Options struct {
@@ -53,14 +56,15 @@ func (o *Options) Check() error {
 }
 
 func (o *Options) snaplen() uint32 {
-	if o.Snaplen == 0 || o.Snaplen > MaxSnaplen {
-		return MaxSnaplen
+	if o.Snaplen == 0 || o.Snaplen > maxSnaplen {
+		return maxSnaplen
 	}
 	return o.Snaplen
 }
 
 // Run records until the context ends or there are as many packets as asked for.
-// Each time nothing more waits, all of it has been written to w.
+// Each time nothing more waits, all of it has been written to w. When the device
+// goes down or away the file is finished too, and the error is [ErrDown].
 func Run(ctx context.Context, w io.Writer, o Options) (sum Summary, err error) {
 	program, err := filter.Compile(o.Filter, o.snaplen())
 	if err != nil {
@@ -87,7 +91,9 @@ func Run(ctx context.Context, w io.Writer, o Options) (sum Summary, err error) {
 	if o.Ready != nil {
 		o.Ready()
 	}
-	if err := copyPackets(ctx, file, s, o.Count, &sum); err != nil {
+	if err := copyPackets(ctx, file, s, o.Count, &sum); errors.Is(err, ErrDown) {
+		return sum, errors.Join(err, finish(file, s, begin, &sum))
+	} else if err != nil {
 		return sum, err
 	}
 	return sum, finish(file, s, begin, &sum)
@@ -98,16 +104,20 @@ func Run(ctx context.Context, w io.Writer, o Options) (sum Summary, err error) {
 func copyPackets(ctx context.Context, file *pcapgo.NgWriter, s *socket, limit uint64, sum *Summary) error {
 	waiting := false
 	var end time.Time
+	var down error
 	for limit == 0 || sum.Packets < limit {
 		if ctx.Err() != nil && end.IsZero() {
 			end = time.Now()
 		}
 		p, err := s.receive(waiting && end.IsZero())
 		switch {
+		case errors.Is(err, ErrDown):
+			end, down = time.Now(), err // told once, before what still waits
+			continue
 		case err != nil:
 			return err
 		case !end.IsZero() && (p == nil || p.at.After(end)):
-			return nil
+			return down
 		case p == nil && !waiting:
 			if err := file.Flush(); err != nil {
 				return fmt.Errorf("write file: %w", err)

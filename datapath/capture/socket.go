@@ -25,9 +25,8 @@ type packet struct {
 
 // socket is a packet socket of a device.
 type socket struct {
-	fd           int
-	buffer, oob  []byte
-	seen, missed uint64
+	fd          int
+	buffer, oob []byte
 }
 
 // buffered is how many bytes may wait for the reader.
@@ -86,6 +85,8 @@ func (s *socket) receive(wait bool) (*packet, error) {
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
 		return nil, nil
+	case errors.Is(err, unix.ENETDOWN):
+		return nil, ErrDown
 	case err != nil:
 		return nil, fmt.Errorf("receive packet: %w", err)
 	}
@@ -100,6 +101,7 @@ func (s *socket) receive(wait bool) (*packet, error) {
 	for _, m := range messages {
 		p.note(&m)
 	}
+	p.data = p.data[:min(len(p.data), len(s.buffer))] // a tag makes it longer
 	return p, nil
 }
 
@@ -126,15 +128,13 @@ func (p *packet) note(m *unix.SocketControlMessage) {
 }
 
 // statistics returns how many packets the filter passed, and how many of these
-// the reader was too slow for. The kernel counts from the last call.
+// the reader was too slow for. The kernel counts anew from then on.
 func (s *socket) statistics() (passed, dropped uint64, err error) {
 	stats, err := unix.GetsockoptTpacketStats(s.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err != nil {
 		return 0, 0, fmt.Errorf("read statistics: %w", err)
 	}
-	s.seen += uint64(stats.Packets)
-	s.missed += uint64(stats.Drops)
-	return s.seen, s.missed, nil
+	return uint64(stats.Packets), uint64(stats.Drops), nil
 }
 
 func (s *socket) close() error { return unix.Close(s.fd) }

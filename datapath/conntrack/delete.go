@@ -17,11 +17,6 @@ import (
 // errNoFilter says that the kernel cannot delete or list by an address.
 var errNoFilter = errors.New("conntrack filter not supported")
 
-// DeleteAddress is DeleteAddresses for one address.
-func DeleteAddress(addr netip.Addr) (deleted int, err error) {
-	return DeleteAddresses(addr)
-}
-
 // DeleteAddresses deletes every connection tracking entry of the calling
 // thread's network namespace in which one of addrs is the source of the original
 // direction (the address opened the flow) or the source of the reply direction

@@ -87,7 +87,7 @@ func TestDeleteAddress(t *testing.T) {
 			insert(t, c.entry)
 			other := "-s 203.0.113.1 -d 203.0.113.2 -r 203.0.113.2 -q 203.0.113.1" + udp
 			insert(t, other)
-			n, err := DeleteAddress(netip.MustParseAddr(c.address))
+			n, err := DeleteAddresses(netip.MustParseAddr(c.address))
 			if err != nil || n != c.want {
 				t.Errorf("deleted %d, %v, want %d", n, err, c.want)
 			}
@@ -102,11 +102,11 @@ func TestDeleteAddress(t *testing.T) {
 func TestDeleteAddressInAnEmptyNamespace(t *testing.T) {
 	enterNetns(t)
 	for _, address := range []string{"10.1.0.2", "fd00::1"} {
-		if n, err := DeleteAddress(netip.MustParseAddr(address)); n != 0 || err != nil {
+		if n, err := DeleteAddresses(netip.MustParseAddr(address)); n != 0 || err != nil {
 			t.Errorf("deleted %d, %v of nothing", n, err)
 		}
 	}
-	if _, err := DeleteAddress(netip.Addr{}); err == nil {
+	if _, err := DeleteAddresses(netip.Addr{}); err == nil {
 		t.Error("no error without an address")
 	}
 }
@@ -266,7 +266,7 @@ func BenchmarkDeleteAddress(b *testing.B) {
 				enterNetns(b)
 				fill(b, n)
 				for b.Loop() {
-					if _, err := DeleteAddress(netip.MustParseAddr(addr)); err != nil {
+					if _, err := DeleteAddresses(netip.MustParseAddr(addr)); err != nil {
 						b.Fatal(err)
 					}
 				}

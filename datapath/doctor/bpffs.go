@@ -83,8 +83,8 @@ func checkLifetime(n *node) []Finding {
 	}
 	return []Finding{{
 		Level: Warning, Found: "the bpffs at " + bpffsPath + " is this command's own (a mount namespace such as that of ip netns exec)",
-		Means: "what is pinned there is gone with the mount; zipline then finds its maps again by the programs on its devices",
-		Mend:  "nsenter --net=/run/netns/NAME COMMAND   # in place of ip netns exec NAME COMMAND",
+		Means:  "what is pinned there is gone with the mount; zipline then finds its maps again by the programs on its devices",
+		Advice: "run commands by nsenter --net=/run/netns/NAME, which leaves the mounts alone, in place of ip netns exec NAME",
 	}}
 }
 
@@ -127,6 +127,6 @@ func checkStateDirectory(*node) []Finding {
 	}
 	return []Finding{{
 		Level: Problem, Found: fmt.Sprintf("%s cannot be written: %v", dir, err),
-		Means: "an ADD needs its lock files there", Mend: "mount -o remount,rw " + dir,
+		Means: "an ADD needs its lock files there", Mend: remount(dir),
 	}}
 }

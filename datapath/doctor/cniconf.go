@@ -223,7 +223,7 @@ func (n *node) lookAtLeases(dir string) (f Finding, bad bool) {
 	case errors.Is(err, unix.EACCES) && os.Geteuid() != 0:
 		f.Level, f.Found, f.Means = Skipped, "could not look: "+errUnprivileged.Error(), ""
 	default:
-		f.Found, f.Mend = fmt.Sprintf("cannot be written: %v", err), "mount -o remount,rw "+quote(at)
+		f.Found, f.Mend = fmt.Sprintf("cannot be written: %v", err), remount(at)
 	}
 	return f, true
 }

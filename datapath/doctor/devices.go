@@ -40,8 +40,8 @@ func (u *uplink) name() string { return u.Attrs().Name }
 
 // ours says whether a link is the host veth of an endpoint.
 func ours(l netlink.Link) bool {
-	group := l.Attrs().Group
-	return group == datapath.Group || group == datapath.GroupUnchecked
+	_, yes := datapath.AttachedBy(l)
+	return yes
 }
 
 // ethernet says whether the programs understand what a device carries.

@@ -43,23 +43,16 @@ const (
 )
 
 // Finding is what a check says about one thing. The field names are an interface
-// of "ziplinectl doctor -o json".
+// of "ziplinectl doctor -o json"; docs/cli.md prints their doc tags.
 type Finding struct {
-	// Check is the id of the check. It never changes.
-	Check string `json:"check" doc:"id of the check; it never changes"`
-	Topic string `json:"topic" doc:"groups checks for people"`
-	Level Level  `json:"level" doc:"ok, info, warning, problem or skipped"`
-	// Subject is the device, file or network that it is about; empty: the node.
+	Check   string `json:"check" doc:"id of the check; it never changes"`
+	Topic   string `json:"topic" doc:"groups checks for people"`
+	Level   Level  `json:"level" doc:"ok, info, warning, problem or skipped"`
 	Subject string `json:"subject" doc:"the device, file or network that it is about; empty: the node"`
-	// Found is what there is.
-	Found string `json:"found" doc:"what there is"`
-	// Means is what follows for zipline; empty where that is nothing.
-	Means string `json:"means" doc:"what follows for zipline; empty for nothing"`
-	// Mend is a command to paste into a shell; empty where nothing need be done,
-	// or none can do it.
-	Mend string `json:"mend" doc:"a command to paste into a shell; empty where nothing need be done, or none can do it"`
-	// Advice says what to do where that is no command.
-	Advice string `json:"advice" doc:"what to do where that is no command"`
+	Found   string `json:"found" doc:"what there is"`
+	Means   string `json:"means" doc:"what follows for zipline; empty for nothing"`
+	Mend    string `json:"mend" doc:"a command to paste into a shell; empty where nothing need be done, or none can do it"`
+	Advice  string `json:"advice" doc:"what to do where that is no command"`
 }
 
 // Check is one thing to look at.
@@ -106,13 +99,9 @@ type Options struct {
 
 // Report is what [Run] found.
 type Report struct {
-	// Tier is the best that the node can do, "unknown" where that could not be
-	// tried.
-	Tier string `json:"tier" doc:"the best that the node can do; unknown where that could not be tried"`
-	// Forwarding tells what each word of the configuration key gives here.
-	Forwarding []Word `json:"forwarding" doc:"what each word of the configuration key gives here"`
-	// Findings are in the order of [Checks]; a check has one or several.
-	Findings []Finding `json:"findings" doc:"in the order of the checks; a check has one or several"`
+	Tier       string    `json:"tier" doc:"the best that the node can do; unknown where that could not be tried"`
+	Forwarding []Word    `json:"forwarding" doc:"what each word of the configuration key gives here"`
+	Findings   []Finding `json:"findings" doc:"in the order of the checks; a check has one or several"`
 }
 
 // Word is a value of the configuration key forwarding and what it gives.

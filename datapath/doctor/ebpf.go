@@ -162,7 +162,8 @@ func checkMemlock(n *node) []Finding {
 	return []Finding{{
 		Level: Warning, Found: fmt.Sprintf("maps count against a limit of %s", bytesText(limit.Cur)),
 		Means: "an ADD with this limit cannot load the programs, unless it may raise it (CAP_SYS_RESOURCE)",
-		Mend:  "systemctl edit containerd   # [Service] LimitMEMLOCK=infinity",
+		Mend: `mkdir -p /etc/systemd/system/containerd.service.d && printf '[Service]\nLimitMEMLOCK=infinity\n' > ` +
+			"/etc/systemd/system/containerd.service.d/zipline.conf && systemctl daemon-reload && systemctl restart containerd",
 	}}
 }
 

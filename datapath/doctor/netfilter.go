@@ -122,16 +122,20 @@ func (n *node) anyForwarding(f func(datapath.Forwarding) bool) bool {
 // carried flow itself outlives any timeout: it checks in every two seconds.
 func checkTimeouts(n *node) []Finding {
 	var findings []Finding
-	for name, least := range map[string]int{
-		"nf_conntrack_tcp_timeout_established": 300, "nf_conntrack_udp_timeout_stream": 10, "nf_conntrack_udp_timeout": 5,
+	for _, timeout := range []struct {
+		name  string
+		least int
+		usual string
+	}{
+		{"nf_conntrack_tcp_timeout_established", 300, "86400"}, {"nf_conntrack_udp_timeout_stream", 10, "120"}, {"nf_conntrack_udp_timeout", 5, "30"},
 	} {
-		text, _ := n.sysctl("net/netfilter/" + name)
+		text, _ := n.sysctl("net/netfilter/" + timeout.name)
 		seconds, err := strconv.Atoi(text)
-		if err == nil && seconds < least {
+		if err == nil && seconds < timeout.least {
 			findings = append(findings, Finding{
-				Level: Warning, Subject: name, Found: fmt.Sprintf("is %d s", seconds),
+				Level: Warning, Subject: timeout.name, Found: fmt.Sprintf("is %d s", seconds),
 				Means: "a flow that pauses for longer loses its translation: connections hang",
-				Mend:  setSysctl("net/netfilter/"+name, map[string]string{"nf_conntrack_tcp_timeout_established": "86400", "nf_conntrack_udp_timeout_stream": "120", "nf_conntrack_udp_timeout": "30"}[name]),
+				Mend:  setSysctl("net/netfilter/"+timeout.name, timeout.usual),
 			})
 		}
 	}

@@ -114,7 +114,13 @@ func setSysctl(name, value string) string {
 	if !strings.Contains(name, ".") { // else it is a device's name that has a dot
 		key = strings.ReplaceAll(name, "/", ".")
 	}
-	return fmt.Sprintf("echo '%s = %s' >> /etc/sysctl.d/90-zipline.conf && sysctl -p /etc/sysctl.d/90-zipline.conf", key, value)
+	return fmt.Sprintf("echo %s >> /etc/sysctl.d/90-zipline.conf && sysctl -p /etc/sysctl.d/90-zipline.conf", quote(key+" = "+value))
+}
+
+// remount is the command that makes the file system of a directory writable: of
+// what is mounted there or above.
+func remount(dir string) string {
+	return fmt.Sprintf(`mount -o remount,rw "$(stat -c %%m %s)"`, quote(dir))
 }
 
 // readProcesses returns the names of the processes that run.

@@ -33,6 +33,9 @@ func TestBPFFSAndSwitches(t *testing.T) {
 		{"ip netns exec", func(p *patient) {
 			p.shell("mount -t bpf none /sys/fs/bpf") // another one than the first process has
 		}, []string{"warning bpffs-lifetime"}},
+		{"a read-only file system above the state directory", func(p *patient) {
+			p.shell("mount -t tmpfs none /run; mkdir /run/zipline; mount -o remount,ro /run")
+		}, []string{"problem state-directory"}},
 		{"a state directory that is read-only", func(p *patient) {
 			p.shell("mkdir -p /run/zipline; mount -t tmpfs -o ro none /run/zipline")
 		}, []string{"problem state-directory"}},

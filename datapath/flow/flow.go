@@ -55,9 +55,10 @@ type Path struct {
 	Hook bpf.Hook
 }
 
-// Member is an endpoint at an end of a flow.
+// Member is an endpoint at an end of a flow. Flows share it: there may be a hundred
+// thousand of one endpoint.
 type Member struct {
-	datapath.Attached
+	*datapath.Attached
 	Address netip.Addr
 }
 
@@ -133,7 +134,7 @@ func members() (map[netip.Addr]Member, error) {
 	members := map[netip.Addr]Member{}
 	for _, e := range endpoints {
 		for _, addr := range e.Addresses {
-			members[addr] = Member{e, addr}
+			members[addr] = Member{&e, addr}
 		}
 	}
 	return members, nil

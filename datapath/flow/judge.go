@@ -175,7 +175,7 @@ func (j *judge) path(f *conntrack.Flow, t conntrack.Tuple, target netip.Addr) (P
 	if p.Reason, err = j.copies.Ask(p.Hook, w.index, frame(f.Protocol, t, from, to)); err != nil {
 		return Path{}, err
 	}
-	if p.Reason == bpf.ZiplineReasonREASON_NEXT_NO_ENDPOINT && p.Hook == bpf.HookUplink && j.members[target].Index != 0 {
+	if _, ok := j.members[target]; ok && p.Reason == bpf.ZiplineReasonREASON_NEXT_NO_ENDPOINT && p.Hook == bpf.HookUplink {
 		p.Detail = DetailPort
 	}
 	if p.Reason == bpf.ZiplineReasonREASON_NEXT_CHECK_IN {

@@ -37,8 +37,8 @@ type Lease struct {
 	Address        netip.Addr
 }
 
-// StateFree is the state of addresses that nobody has leased.
-const StateFree = "free"
+// stateFree is the state of addresses that nobody has leased.
+const stateFree = "free"
 
 // The families, as a label.
 const (
@@ -117,7 +117,7 @@ func count(leases []Lease, subnets []netip.Prefix) (counts []Leases) {
 	for _, k := range order {
 		for s, n := range taken[k.network] {
 			const reserved = 3
-			add(key{k.network, family4, StateFree}, max(1<<(32-s.Bits())-reserved-n, 0))
+			add(key{k.network, family4, stateFree}, max(1<<(32-s.Bits())-reserved-n, 0))
 		}
 		delete(taken, k.network)
 	}

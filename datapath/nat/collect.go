@@ -63,34 +63,25 @@ func (r *Ruleset) removeNetwork(subnets []netip.Prefix) error {
 // Addresses returns the addresses of the elements whose owner matches. It reads
 // all elements. A missing table has none.
 func (r *Ruleset) Addresses(match func(Owner) bool) ([]netip.Addr, error) {
+	owned, err := r.Owned()
 	var addrs []netip.Addr
-	for _, s := range endpointSets() {
-		elements, err := r.elements(s)
-		if errors.Is(err, unix.ENOENT) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read elements of %s: %w", s.name, err)
-		}
-		for _, el := range elements {
-			addr, ok := netip.AddrFromSlice(el.key)
-			if ok && s != checkedDevices && s != allowedMACs && match(parseOwner(el.comment)) {
-				addrs = append(addrs, addr)
-			}
+	for _, o := range owned {
+		if o.Address.IsValid() && match(o.Owner) {
+			addrs = append(addrs, o.Address)
 		}
 	}
-	return addrs, nil
+	return addrs, err
 }
 
 // Owned is an element of an endpoint.
 type Owned struct {
 	Owner Owner
 	Set   string
-	// Key is the address or, in the sets of macspoofchk, the device.
-	Key string
+	// Address is the key, the zero Addr in the sets of macspoofchk.
+	Address netip.Addr
 }
 
-// Owned lists the elements whose comment names an owner.
+// Owned lists the elements whose comment names an owner. A missing table has none.
 func (r *Ruleset) Owned() ([]Owned, error) {
 	var list []Owned
 	for _, s := range endpointSets() {
@@ -102,15 +93,13 @@ func (r *Ruleset) Owned() ([]Owned, error) {
 			return nil, fmt.Errorf("read elements of %s: %w", s.name, err)
 		}
 		for _, el := range elements {
-			owner := parseOwner(el.comment)
-			if owner.Device == "" {
-				continue
+			o := Owned{Owner: parseOwner(el.comment), Set: s.name}
+			if s != checkedDevices && s != allowedMACs {
+				o.Address, _ = netip.AddrFromSlice(el.key)
 			}
-			key := owner.Device
-			if addr, ok := netip.AddrFromSlice(el.key); ok && s != checkedDevices && s != allowedMACs {
-				key = addr.String()
+			if o.Owner.Device != "" {
+				list = append(list, o)
 			}
-			list = append(list, Owned{owner, s.name, key})
 		}
 	}
 	return list, nil

@@ -3,6 +3,7 @@
 package watch
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"syscall"
 
@@ -56,10 +57,7 @@ func (w *watcher) handleAddress(m syscall.NetlinkMessage) {
 	if len(m.Data) < unix.SizeofIfAddrmsg {
 		return
 	}
-	bits, index := int(m.Data[1]), 0
-	for i, b := range m.Data[4:8] {
-		index |= int(b) << (8 * i)
-	}
+	bits, index := int(m.Data[1]), int(binary.NativeEndian.Uint32(m.Data[4:]))
 	e, known := w.links[index]
 	attributes, err := syscall.ParseNetlinkRouteAttr(&m)
 	if err != nil || !known {

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"syscall"
 	"time"
 
@@ -54,6 +53,9 @@ type Event struct {
 const groups = unix.RTMGRP_LINK | unix.RTMGRP_NEIGH | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV4_ROUTE |
 	unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV6_ROUTE
 
+// wake is how often it is looked whether the context has ended.
+const wake = 100 * time.Millisecond
+
 // receiveBuffer is how much the kernel may have announced before it is read.
 const receiveBuffer = 4 << 20
 
@@ -84,17 +86,11 @@ func watch(ctx context.Context, buffer int, ready func(), tell func(Event)) erro
 	if err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
-	defer func() {
-		if stop() {
-			_ = socket.Close() // only read from
-		}
-	}()
+	defer func() { _ = unix.Close(socket) }() // only read from
 	w := &watcher{
-		tell: tell, links: map[int]datapath.Attached{}, announced: map[int]bool{},
+		tell: func(Event) {}, links: map[int]datapath.Attached{}, announced: map[int]bool{},
 		routes: map[netip.Addr]int{}, neighbours: map[neighbour]string{},
 	}
-	w.tell = func(Event) {}
 	if err := w.sync(); err != nil {
 		return err
 	}
@@ -103,30 +99,37 @@ func watch(ctx context.Context, buffer int, ready func(), tell func(Event)) erro
 	return w.run(ctx, socket)
 }
 
-func subscribe(buffer int) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+// subscribe opens the socket. It is no [os.File]: Go's poller takes a socket that
+// has nothing but an error, which is what a loss is, for one that it cannot wait for.
+func subscribe(buffer int) (int, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, fmt.Errorf("open route socket: %w", err)
+		return -1, fmt.Errorf("open route socket: %w", err)
 	}
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer) // the default will do
 	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("listen for changes: %w", err)
+	limit := unix.NsecToTimeval(wake.Nanoseconds())
+	err = errors.Join(
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit),
+		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}))
+	if err != nil {
+		_ = unix.Close(fd) // the error is told
+		return -1, fmt.Errorf("listen for changes: %w", err)
 	}
-	return os.NewFile(uintptr(fd), "rtnetlink"), nil
+	return fd, nil
 }
 
-func (w *watcher) run(ctx context.Context, socket *os.File) error {
+func (w *watcher) run(ctx context.Context, socket int) error {
 	data := make([]byte, 1<<16)
-	for {
-		n, err := socket.Read(data)
+	for ctx.Err() == nil {
+		n, _, err := unix.Recvfrom(socket, data, 0)
 		switch {
-		case ctx.Err() != nil:
-			return nil
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+			continue
 		case errors.Is(err, unix.ENOBUFS):
 			w.send(EventsWereLost, datapath.Attached{}, netip.Prefix{}, "what follows is different since")
+			drain(socket)
 			if err := w.sync(); err != nil {
 				return err
 			}
@@ -141,6 +144,16 @@ func (w *watcher) run(ctx context.Context, socket *os.File) error {
 		for _, m := range messages {
 			w.handle(m)
 		}
+	}
+	return nil
+}
+
+// drain throws away what was announced before the loss: it is older than what
+// sync finds. The kernel drops all that comes until the socket is empty, and says
+// so only once (netlink_overrun in net/netlink/af_netlink.c).
+func drain(socket int) {
+	for err := error(nil); err == nil || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EINTR); {
+		_, _, err = unix.Recvfrom(socket, make([]byte, 1), unix.MSG_DONTWAIT)
 	}
 }
 

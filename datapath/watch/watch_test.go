@@ -4,10 +4,14 @@ package watch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/zipline-cni/zipline/datapath"
 	"github.com/zipline-cni/zipline/internal/testrig"
@@ -15,18 +19,25 @@ import (
 )
 
 // TestLostAnnouncements does not read while far more happens than the socket has
-// room for: it is said, and all that is there in the end is told once.
+// room for: it is said, and all that is there in the end is told once. That has a
+// device which is made while the reader is told what it missed.
 func TestLostAnnouncements(t *testing.T) {
 	testutil.RequireRoot(t)
 	node := testrig.New(t, testrig.Options{}).Node
 	const devices = 150
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
+	var late sync.Once
+	overrun, lateErr := false, error(nil)
 	events, ready, goOn, ended := make(chan Event, 10*devices), make(chan bool), make(chan bool), make(chan error, 1)
 	go func() {
 		ended <- node.Do(func() error {
 			return watch(ctx, 1, func() { close(ready) }, func(e Event) {
 				<-goOn // the first one waits until all has happened
+				if overrun && e.Kind == Attach {
+					late.Do(func() { lateErr = makeLate() })
+				}
+				overrun = overrun || e.Kind == EventsWereLost
 				events <- e
 			})
 		})
@@ -40,7 +51,7 @@ func TestLostAnnouncements(t *testing.T) {
 	node.MustRunInput(t, batch.String(), "ip", "-batch", "-")
 	close(goOn)
 	attached, lost := map[string]int{}, 0
-	for timeout := time.After(20 * time.Second); lost == 0 || len(attached) < devices-1; {
+	for timeout := time.After(20 * time.Second); lost == 0 || attached["late"] == 0 || len(attached) < devices; {
 		select {
 		case e := <-events:
 			switch e.Kind {
@@ -73,7 +84,14 @@ func TestLostAnnouncements(t *testing.T) {
 		}
 	}
 	stop()
-	if err := <-ended; err != nil {
+	if err := errors.Join(<-ended, lateErr); err != nil {
 		t.Error(err)
 	}
+}
+
+func makeLate() error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.Group = "zlxlate", datapath.Group
+	link := &netlink.Veth{LinkAttrs: attrs, PeerName: "late"}
+	return errors.Join(netlink.LinkAdd(link), netlink.LinkSetAlias(link, "zipline net late eth0"))
 }

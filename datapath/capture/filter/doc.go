@@ -15,7 +15,7 @@
 //	           | ether [direction] [host] MAC | less LENGTH | greater LENGTH
 //	direction  = src | dst | "src or dst" | "src and dst"
 //
-// A packet that ends within what is looked at does not match. A value alone repeats the words before the last one: "port 80 or 443". What is
-// beyond this part is an error, never another meaning: a test compares each with
-// what tcpdump makes of it.
+// A packet that ends within what is looked at does not match. A value alone repeats
+// the words before the last one: "port 80 or 443". What is beyond this part is an
+// error, never another meaning: a test compares each with what tcpdump makes of it.
 package filter

@@ -78,6 +78,7 @@ func TestWhatIsNotKnownIsAnError(t *testing.T) {
 		"net 10.0.0.1/8", "net 10.0.0.0/33", "portrange 80", "less", "less x", "tcp host 10.0.0.1", "ip6 host 10.0.0.1",
 		"ip host ::1", "ether proto tcp", "ether host 10.0.0.1", "icmp port 80", "vlan 5", "tcp[13] & 2 != 0", "len > 60",
 		"src tcp", "dst", "src proto 6", "gateway x", "port 80 or", "ip broadcast", "arp port 80", "tcp udp",
+		"ip6 src multicast", "ip host multicast", "ether dst broadcast", "ether proto broadcast",
 	} {
 		if program, err := Compile(expression, 96); err == nil {
 			t.Errorf("%q compiles to %d instructions", expression, len(program))
@@ -90,4 +91,21 @@ func TestWhatIsNotKnownIsAnError(t *testing.T) {
 	if n, _ := machine(t, program).Run(make([]byte, 60)); n != 96 {
 		t.Errorf("the empty expression passes %d bytes", n)
 	}
+}
+
+// FuzzCompile looks for expressions that make it fall over, or make programs that
+// the kernel would refuse.
+func FuzzCompile(f *testing.F) {
+	for _, expression := range expressions {
+		f.Add(expression, []byte{0, 1, 2})
+	}
+	f.Fuzz(func(t *testing.T, expression string, packet []byte) {
+		raw, err := Compile(expression, 96)
+		if err != nil {
+			return
+		}
+		if n, err := machine(t, raw).Run(packet); err != nil || n != 0 && n != 96 {
+			t.Errorf("%q passes %d bytes: %v", expression, n, err)
+		}
+	})
 }

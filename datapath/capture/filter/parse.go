@@ -118,7 +118,7 @@ func (p *parser) primitive() (node, error) {
 	case "less", "greater":
 		return p.frameLength(word)
 	case "broadcast", "multicast":
-		return group("ether", word)
+		return qualifiers{protocol: "ether"}.group(word)
 	}
 	q, qualified, err := p.qualifiers()
 	if err != nil {
@@ -126,7 +126,7 @@ func (p *parser) primitive() (node, error) {
 	}
 	if qualified {
 		if word, ok := p.take("broadcast", "multicast"); ok {
-			return group(q.protocol, word)
+			return q.group(word)
 		}
 		if n := protocols[q.protocol]; n != nil && q.kind == "" && q.direction == either && !p.value() {
 			return n, nil
@@ -188,18 +188,21 @@ func (p *parser) frameLength(word string) (node, error) {
 	return length(bpf.JumpGreaterOrEqual, uint32(n)), nil
 }
 
-func group(protocol, word string) (node, error) {
+// group makes the condition of a word for many receivers.
+func (q qualifiers) group(word string) (node, error) {
 	switch {
-	case protocol == "ether" && word == "broadcast":
+	case q.direction != either || q.kind != "":
+		return nil, fmt.Errorf("%s has neither a direction nor a kind", word)
+	case q.protocol == "ether" && word == "broadcast":
 		return mac(destination, net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}), nil
-	case protocol == "ether":
+	case q.protocol == "ether":
 		return test{load: load(0, 1), cond: bpf.JumpBitsSet, value: 1}, nil
-	case protocol == "ip" && word == "multicast":
+	case q.protocol == "ip" && word == "multicast":
 		return and{etherType(typeIPv4), test{load: load(atIP+16, 1), cond: bpf.JumpGreaterOrEqual, value: 224}}, nil
-	case protocol == "ip6" && word == "multicast":
+	case q.protocol == "ip6" && word == "multicast":
 		return and{etherType(typeIPv6), equal(atIP+24, 1, 0xff)}, nil
 	}
-	return nil, fmt.Errorf("%s %s is not supported", protocol, word)
+	return nil, fmt.Errorf("%s %s is not supported", q.protocol, word)
 }
 
 // of makes the condition of a value.
