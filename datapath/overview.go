@@ -190,7 +190,7 @@ func (o *Overview) findInEndpoints() {
 			o.find(object, "DEL or GC", "its other end cannot be read")
 		}
 		if e.Wrong != nil {
-			o.find("program on "+e.HostDevice, readd, "%v", e.Wrong)
+			o.find("program on "+e.HostDevice, "ziplinectl repair", "%v", e.Wrong)
 		}
 		name := "ipv4/conf/" + e.HostDevice + "/forwarding"
 		if hasIPv4(e.Addresses) && sysctlIs(name, "0") {

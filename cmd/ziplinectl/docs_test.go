@@ -117,6 +117,14 @@ func TestCompletion(t *testing.T) {
 		"__complete networks -o ":             formats,
 		"__complete networks --output=":       formats,
 		"__complete endpoints --network nope": {"pods"}, // the shell filters
+		"__complete flows --endpoint ":        {a.v4.String(), a.ID, a.v6.String(), a.device},
+		"__complete trace --endpoint ":        {a.v4.String(), a.ID, a.v6.String(), a.device},
+		"__complete trace --network ":         {"pods"},
+		"__complete trace --verdict ":         {"redirect", "drop", "next"},
+		"__complete capture ":                 {a.v4.String(), a.ID, a.v6.String(), a.device},
+		"__complete capture x ":               nil,
+		"__complete detach ":                  {"lo", testrig.Uplink, a.device},
+		"__complete prog list --dev ":         {"lo", testrig.Uplink, a.device},
 	} {
 		code, out, _ := s.run(strings.Split(line, " ")...)
 		var got []string

@@ -108,7 +108,6 @@ func TestDoctorRefusesAnUnknownCheck(t *testing.T) {
 	}
 }
 
-// TestDoctorForPeople compares the table with testdata; UPDATE=1 writes it anew.
 func TestDoctorForPeople(t *testing.T) {
 	report := &doctor.Report{
 		Tier: "direct", Forwarding: []doctor.Word{{Word: "auto", Gives: "everything by the stack"}, {Word: "direct", Gives: "neighbours by eBPF, all else by the stack"}},
@@ -122,19 +121,7 @@ func TestDoctorForPeople(t *testing.T) {
 	}
 	a := &app{}
 	got := a.consultation(report, false, false) + "--- quiet, some\n" + a.consultation(report, true, true)
-	file := filepath.Join("testdata", "doctor.golden")
-	if os.Getenv("UPDATE") != "" {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("got:\n%s\nwant:\n%s", got, want)
-	}
+	golden(t, "doctor", got)
 	if strings.Contains(got, "\x1b") {
 		t.Error("colours where nobody watches")
 	}

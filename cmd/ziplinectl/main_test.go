@@ -43,6 +43,28 @@ func TestEveryCommandHasAnExampleAndOneLineOfHelp(t *testing.T) {
 	visit(newRoot(&app{}))
 }
 
+// TestExamplesAreWellFormed parses each line of each example, up to a pipe.
+func TestExamplesAreWellFormed(t *testing.T) {
+	for _, c := range documented(newRoot(&app{})) {
+		for line := range strings.Lines(c.Example) {
+			words, _, _ := strings.Cut(line, "|")
+			found, rest, err := newRoot(&app{}).Find(strings.Fields(words)[1:])
+			if err == nil {
+				err = found.ParseFlags(rest)
+			}
+			if err == nil {
+				err = found.ValidateArgs(found.Flags().Args())
+			}
+			if err == nil {
+				err = found.ValidateFlagGroups()
+			}
+			if err != nil {
+				t.Errorf("%s: %q: %v", c.CommandPath(), line, err)
+			}
+		}
+	}
+}
+
 func TestHelpIsNoFailure(t *testing.T) {
 	for _, line := range []string{"", "--help", "help networks", "networks -h", "--version"} {
 		if code, out, errs := execute(t, strings.Fields(line)...); code != exitOK || out == "" || errs != "" {

@@ -19,7 +19,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/zipline-cni/zipline/datapath/metrics"
-	"github.com/zipline-cni/zipline/ipam"
 )
 
 func (a *app) metricsCommand() *cobra.Command {
@@ -39,7 +38,7 @@ How long ADD and DEL took is not among the metrics: nobody records it.
 		Example: `  ziplinectl metrics
   ziplinectl metrics --listen 127.0.0.1:9742
   ziplinectl metrics --textfile /var/lib/prometheus/node-exporter/zipline.prom`,
-		Annotations: map[string]string{needs: needsToRead},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(c *cobra.Command, _ []string) error {
 			switch {
 			case listen != "" && textfile != "":
@@ -59,7 +58,7 @@ How long ADD and DEL took is not among the metrics: nobody records it.
 	f := c.Flags()
 	f.StringVar(&listen, "listen", "", "serve /metrics on this `address`, as 127.0.0.1:9742, until interrupted")
 	f.StringVar(&textfile, "textfile", "", "replace this `file` (*.prom) at once")
-	f.StringArrayVar(&dirs, "data-dir", []string{ipam.DefaultDataDir}, "directory that has one directory of leases for each network (more: repeat)")
+	bindDataDirs(c, &dirs)
 	return c
 }
 
@@ -129,13 +128,13 @@ func (a *app) serveMetrics(ctx context.Context, address string, dirs []string) e
 				err = regErr
 			}
 		}
-		_, _ = fmt.Fprintln(a.err, "ziplinectl:", err) // the scraper is told as well
+		a.say("%v", err) // the scraper is told as well
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	_, _ = fmt.Fprintf(a.err, "ziplinectl: serving http://%s/metrics\n", listener.Addr()) // a hint only
+	a.say("serving http://%s/metrics", listener.Addr())
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve metrics: %w", err)
 	}

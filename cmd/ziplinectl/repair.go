@@ -3,8 +3,6 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"maps"
 	"path/filepath"
 
@@ -44,7 +42,7 @@ leases. What follows from neither is listed with the reason and stays as it is:
 forwarding, the segment, slowPathMark, egressIP and whether to masquerade are
 written down nowhere else. Exit code 3 says that something stays.`,
 		Example:     "  ziplinectl repair --dry-run",
-		Annotations: map[string]string{needs: needsToChange},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(*cobra.Command, []string) error {
 			evidence, err := a.evidence(cacheDirs, dataDirs)
 			if err != nil {
@@ -54,12 +52,16 @@ written down nowhere else. Exit code 3 says that something stays.`,
 			if err != nil && len(found) == 0 {
 				return err
 			}
-			return errors.Join(err, a.printRepaired(found, dryRun))
+			printErr := a.printRepaired(found, dryRun)
+			if err != nil {
+				return err // more than that something stays
+			}
+			return printErr
 		},
 	})
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only list what would be changed")
-	c.Flags().StringSliceVar(&cacheDirs, "cache-dir", []string{"/var/lib/cni", "/var/lib/cni/cache"}, "directory of libcni's cache, which has the directory results")
-	c.Flags().StringSliceVar(&dataDirs, "data-dir", []string{"/var/lib/cni/networks"}, "directory of leases, as ipam.dataDir")
+	c.Flags().StringArrayVar(&cacheDirs, "cache-dir", []string{"/var/lib/cni", "/var/lib/cni/cache"}, "directory of libcni's cache, which has the directory results (more: repeat)")
+	bindDataDirs(c, &dataDirs)
 	return c
 }
 
@@ -69,7 +71,7 @@ func (a *app) evidence(cacheDirs, dataDirs []string) (datapath.Evidence, error) 
 	for _, dir := range cacheDirs {
 		specs, err := cni.CachedSpecs(dir)
 		if err != nil {
-			_, _ = fmt.Fprintln(a.err, "ziplinectl: left out:", err) // a hint
+			a.say("left out: %v", err)
 		}
 		maps.Copy(e.Specs, specs)
 	}
@@ -112,24 +114,23 @@ func (a *app) printRepaired(found []datapath.Repaired, dryRun bool) error {
 		list = append(list, repairJSON(r))
 		stays = stays || !r.Mended
 	}
-	err := a.print(list, func(g *grid) {
-		if len(list) == 0 {
-			return
-		}
-		g.heading("STATE", "DEVICE", "OBJECT", "WRONG", "REASON")
-		for _, r := range list {
-			state := g.good("mended")
-			switch {
-			case !r.Mended:
-				state = g.bad("stays")
-			case dryRun:
-				state = "would mend"
-			}
-			g.row(state, r.Device, r.Object, r.Wrong, r.Reason)
-		}
-	})
+	err := printDone(a, list, func(g *grid) { repairRows(g, list, dryRun) })
 	if err == nil && stays {
 		return errFindings
 	}
 	return err
+}
+
+func repairRows(g *grid, list []repairJSON, dryRun bool) {
+	g.heading("STATE", "DEVICE", "OBJECT", "WRONG", "REASON")
+	for _, r := range list {
+		state := g.good("mended")
+		switch {
+		case !r.Mended:
+			state = g.bad("stays")
+		case dryRun:
+			state = "would mend"
+		}
+		g.row(state, r.Device, r.Object, r.Wrong, r.Reason)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"os/signal"
 	"slices"
 	"strings"
@@ -38,6 +39,11 @@ type streams struct {
 	terminal bool
 }
 
+// say writes a line that is not the result: an error or a hint.
+func (s streams) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(s.err, "ziplinectl: "+format+"\n", args...) // nowhere else to say it
+}
+
 // app is what the commands share.
 type app struct {
 	streams
@@ -49,12 +55,16 @@ type app struct {
 func run(args []string, s streams) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second one ends what does not heed the first
 	root := newRoot(&app{streams: s})
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	code := exitCode(err)
-	if err != nil && code != exitFindings {
-		_, _ = fmt.Fprintln(s.err, "ziplinectl:", err) // nowhere else to say it
+	switch {
+	case code == exitPermission && os.Geteuid() != 0:
+		s.say("%v: run it as root", err)
+	case err != nil && code != exitFindings:
+		s.say("%v", err)
 	}
 	return code
 }

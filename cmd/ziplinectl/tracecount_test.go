@@ -32,7 +32,7 @@ func TestTraceUsage(t *testing.T) {
 	n := newWatchedNode(t, "direct", 1)
 	for _, line := range []string{
 		"--port 0", "--port 70000", "--address nowhere", "--protocol nope", "--verdict maybe", "--reason because",
-		"--hook there", "--endpoint nobody", "--verdict drop --reason direct", "--interval 1s", "--count --limit 3", "--duration -1s",
+		"--hook there", "--endpoint nobody", "--endpoint pod0 --network other", "--network other", "--verdict drop --reason direct", "--interval 1s", "--count --limit 3", "--duration -1s",
 	} {
 		var code int
 		var errs synced
