@@ -192,16 +192,9 @@ func TestCaptureOptions(t *testing.T) {
 func TestCaptureUsage(t *testing.T) {
 	n := newWatchedNode(t, "direct", 1)
 	for _, line := range []string{"", "pod0", "pod0 -w - nonsense", "nobody -w -", "pod0 -w - tcp and", "pod0 -w - --duration -1s"} {
-		var code int
-		var errs synced
-		if err := n.Node.Do(func() error {
-			code = run(append([]string{"capture"}, strings.Fields(line)...), streams{out: &synced{}, err: &errs})
-			return nil
-		}); err != nil {
-			t.Fatal(err)
-		}
-		if code != exitUsage || strings.Count(errs.String(), "\n") != 1 {
-			t.Errorf("%q: exit code %d, stderr %q", line, code, errs.String())
+		code, _, errs := inNode(t, n.Node, append([]string{"capture"}, strings.Fields(line)...)...)
+		if code != exitUsage || strings.Count(errs, "\n") != 1 {
+			t.Errorf("%q: exit code %d, stderr %q", line, code, errs)
 		}
 	}
 }

@@ -18,19 +18,6 @@ import (
 const doctorNetwork = `{"cniVersion": "1.0.0", "name": "well", "type": "zipline", "isDefaultGateway": true, "ipMasq": true, "forwarding": "direct",
 	"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/16"}], [{"subnet": "fd00:77::/64"}]]}}`
 
-// inNode runs a command line in a node.
-func inNode(t *testing.T, n *testrig.Node, args ...string) (code int, stdout, stderr string) {
-	t.Helper()
-	err := n.Do(func() error {
-		code, stdout, stderr = execute(t, args...)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return code, stdout, stderr
-}
-
 func writeConfig(t *testing.T, root, text string) {
 	t.Helper()
 	dir := filepath.Join(root, "etc/cni/net.d")

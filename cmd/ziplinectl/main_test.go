@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/zipline-cni/zipline/internal/testrig"
 )
 
 // execute runs a command line and returns its exit code and what it wrote.
@@ -16,6 +18,19 @@ func execute(tb testing.TB, args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
 	code = run(args, streams{out: &out, err: &errs})
 	return code, out.String(), errs.String()
+}
+
+// inNode does it in a node.
+func inNode(tb testing.TB, n *testrig.Node, args ...string) (code int, stdout, stderr string) {
+	tb.Helper()
+	err := n.Do(func() error {
+		code, stdout, stderr = execute(tb, args...)
+		return nil
+	})
+	if err != nil {
+		tb.Fatalf("ziplinectl %s: %v", strings.Join(args, " "), err)
+	}
+	return code, stdout, stderr
 }
 
 func TestUsageErrors(t *testing.T) {

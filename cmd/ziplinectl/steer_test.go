@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/internal/testrig"
+	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
 // programsOn returns the names of the programs that the kernel has on a device,
@@ -68,10 +69,10 @@ func TestSteeringLosesNothing(t *testing.T) {
 	config := steerConfig(nil)
 	a := w.attach(config, true)
 	b := w.attachBy(a.runtime)
-	streams := map[string]*countedStream{
-		"neighbours": newCountedStream(t, &a.Namespace, &b.Namespace, netip.AddrPortFrom(b.v4, 4000)),
-		"IPv6":       newCountedStream(t, &b.Namespace, &a.Namespace, netip.AddrPortFrom(a.v6, 4001)),
-		"outside":    newCountedStream(t, &a.Namespace, w.Outside, netip.AddrPortFrom(testrig.OutsideIPv4, 4002)),
+	streams := map[string]*testutil.Stream{
+		"neighbours": newStream(t, &a.Namespace, &b.Namespace, netip.AddrPortFrom(b.v4, 4000)),
+		"IPv6":       newStream(t, &b.Namespace, &a.Namespace, netip.AddrPortFrom(a.v6, 4001)),
+		"outside":    newStream(t, &a.Namespace, w.Outside, netip.AddrPortFrom(testrig.OutsideIPv4, 4002)),
 	}
 	time.Sleep(100 * time.Millisecond)
 	steer := func(args ...string) (steps []stepJSON) {
@@ -125,7 +126,7 @@ func TestSteeringLosesNothing(t *testing.T) {
 	}
 	time.Sleep(100 * time.Millisecond)
 	for name, s := range streams {
-		s.wantAll(t, name)
+		s.WantAll(t, name)
 	}
 }
 
