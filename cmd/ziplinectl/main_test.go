@@ -4,10 +4,16 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/internal/testrig"
 )
@@ -31,6 +37,16 @@ func inNode(tb testing.TB, n *testrig.Node, args ...string) (code int, stdout, s
 		tb.Fatalf("ziplinectl %s: %v", strings.Join(args, " "), err)
 	}
 	return code, stdout, stderr
+}
+
+// buildCtl builds the program, which most tests run as a function.
+func buildCtl(tb testing.TB) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "ziplinectl")
+	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+		tb.Fatalf("build ziplinectl: %v\n%s", err, out)
+	}
+	return path
 }
 
 func TestUsageErrors(t *testing.T) {
@@ -86,4 +102,40 @@ func TestHelpIsNoFailure(t *testing.T) {
 			t.Errorf("%q: exit code %d, stdout %q, stderr %q", line, code, out, errs)
 		}
 	}
+}
+
+// TestASecondInterruptEndsWhatDoesNotHeedTheFirst lets a command write to a pipe that
+// is full.
+func TestASecondInterruptEndsWhatDoesNotHeedTheFirst(t *testing.T) {
+	path := buildCtl(t)
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = errors.Join(read.Close(), write.Close()) }()
+	size, err := unix.FcntlInt(write.Fd(), unix.F_SETPIPE_SZ, 4096)
+	if err == nil {
+		_, err = write.Write(make([]byte, size))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, "--help")
+	cmd.Stdout = write
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill() }() // if it still runs
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	time.Sleep(time.Second) // until it writes
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		_ = cmd.Process.Signal(os.Interrupt) // it may have ended
+		select {
+		case <-ended:
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	t.Error("cannot be interrupted")
 }

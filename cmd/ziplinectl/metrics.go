@@ -13,8 +13,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 
@@ -117,19 +119,25 @@ func (a *app) serveMetrics(ctx context.Context, address string, dirs []string) e
 	if err != nil {
 		return fmt.Errorf("serve metrics: %w", err)
 	}
+	var reading sync.Mutex // whoever asks often costs the node one reading at a time
+	gather := func() (*prometheus.Registry, error) {
+		reading.Lock()
+		defer reading.Unlock()
+		sample, err := readMetrics(dirs)
+		if err != nil {
+			return nil, err
+		}
+		return sample.Registry()
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
-		sample, err := readMetrics(dirs)
-		if err == nil {
-			if registry, regErr := sample.Registry(); regErr == nil {
-				promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, r)
-				return
-			} else {
-				err = regErr
-			}
+		registry, err := gather()
+		if err != nil {
+			a.say("%v", err) // the scraper is told as well
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
 		}
-		a.say("%v", err) // the scraper is told as well
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, r)
 	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })

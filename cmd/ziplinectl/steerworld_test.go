@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -32,12 +31,7 @@ type steerWorld struct {
 func newSteerWorld(tb testing.TB) *steerWorld {
 	tb.Helper()
 	testutil.RequireRoot(tb)
-	w := &steerWorld{tb: tb, path: filepath.Join(tb.TempDir(), "ziplinectl")}
-	build := exec.Command("go", "build", "-o", w.path, "./cmd/ziplinectl")
-	build.Dir = testutil.RepoRoot(tb)
-	if out, err := build.CombinedOutput(); err != nil {
-		tb.Fatalf("build ziplinectl: %v\n%s", err, out)
-	}
+	w := &steerWorld{tb: tb, path: buildCtl(tb)}
 	w.World = testrig.New(tb, testrig.Options{PluginPath: []string{reference.Plugins(tb), filepath.Dir(reference.BuildZipline(tb))}})
 	return w
 }

@@ -4,7 +4,6 @@ package main
 
 import (
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -39,10 +38,7 @@ func (n *watchedNode) tracers(t *testing.T) (count int) {
 // TestTraceLeavesNothingBehind kills the tracing process in the middle of it.
 func TestTraceLeavesNothingBehind(t *testing.T) {
 	n := newWatchedNode(t, "direct", 2)
-	program := filepath.Join(t.TempDir(), "ziplinectl")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	program := buildCtl(t)
 	if n.tracers(t) != 0 {
 		t.Fatal("traced before anybody did")
 	}
