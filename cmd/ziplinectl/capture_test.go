@@ -198,3 +198,17 @@ func TestCaptureUsage(t *testing.T) {
 		}
 	}
 }
+
+// TestCaptureSparesTheTerminal does so without colours too.
+func TestCaptureSparesTheTerminal(t *testing.T) {
+	testutil.RequireRoot(t)
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = terminal.Close() }()
+	var errs strings.Builder
+	if code := run([]string{"capture", "nobody", "-w", "-"}, streams{out: terminal, err: &errs}); code != exitUsage || !strings.Contains(errs.String(), "is a terminal") {
+		t.Errorf("exit code %d, stderr %q", code, errs.String())
+	}
+}

@@ -67,7 +67,7 @@ conntrack counts are packets that went through the stack.`,
 		},
 	})
 	f := c.Flags()
-	filter.endpoints.bindNames(c, "of the endpoint")
+	filter.endpoints.bindNames(c, "of an endpoint")
 	f.StringVar(&filter.address, "address", "", "with this `address` or prefix at either end, translated or not")
 	f.Uint16Var(&filter.port, "port", 0, "with this `port` at either end, translated or not")
 	f.StringVar(&filter.protocol, "protocol", "", "of this `protocol`: tcp, udp, icmp, icmpv6 or a number")

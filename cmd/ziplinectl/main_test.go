@@ -74,6 +74,15 @@ func TestEveryCommandHasAnExampleAndOneLineOfHelp(t *testing.T) {
 	visit(newRoot(&app{}))
 }
 
+func TestUnknownCommandsAreGuessed(t *testing.T) {
+	for line, want := range map[string]string{"endpoint": "do you mean endpoints?", "stats": "do you mean status?", "prog lst": "", "zzz": ""} {
+		code, _, errs := execute(t, strings.Fields(line)...)
+		if code != exitUsage || strings.Contains(errs, "do you mean") != (want != "") || !strings.Contains(errs, want) {
+			t.Errorf("%q: exit code %d, stderr %q", line, code, errs)
+		}
+	}
+}
+
 // TestExamplesAreWellFormed parses each line of each example, up to a pipe.
 func TestExamplesAreWellFormed(t *testing.T) {
 	for _, c := range documented(newRoot(&app{})) {

@@ -97,10 +97,11 @@ namespace that it runs in.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, and something on the node
 is not as it should be; 4 not permitted.`,
-		Version:       release,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		Version:                    release,
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
+		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetOut(a.out)
 	root.SetErr(a.err)
@@ -155,10 +156,14 @@ func strictArgs(c *cobra.Command) {
 		check = cobra.NoArgs
 	}
 	c.Args = func(c *cobra.Command, args []string) error {
-		if err := check(c, args); err != nil {
-			return usageError{err}
+		err := check(c, args)
+		if err == nil {
+			return nil
 		}
-		return nil
+		if like := c.SuggestionsFor(strings.Join(args[:min(len(args), 1)], "")); len(like) > 0 {
+			err = fmt.Errorf("%w: do you mean %s?", err, strings.Join(like, " or "))
+		}
+		return usageError{err}
 	}
 	for _, child := range c.Commands() {
 		strictArgs(child)

@@ -30,7 +30,7 @@ type traceFlags struct {
 
 func (f *traceFlags) register(c *cobra.Command) {
 	flags := c.Flags()
-	f.endpoints.bindNames(c, "either end is the endpoint")
+	f.endpoints.bindNames(c, "either end is an endpoint")
 	flags.StringSliceVar(&f.addresses, "address", nil, "address or prefix of either end, before or after translation")
 	flags.UintSliceVar(&f.ports, "port", nil, "port of either end, before or after translation")
 	flags.StringSliceVar(&f.protocols, "protocol", nil, "tcp, udp, icmp, icmpv6, sctp, arp, or a number")
