@@ -217,7 +217,11 @@ func (o *Overview) findInNode() {
 	}
 	for _, u := range o.Uplinks {
 		if u.Wrong != nil {
-			o.find(fmt.Sprintf("uplink %s", orIndex(u.Name, u.Index)), "the next ADD or CHECK attaches it again; GC forgets one that is gone", "%v", u.Wrong)
+			mend := "ziplinectl attach " + u.Name + " --uplink"
+			if u.Name == "" {
+				mend = "none needed: GC forgets one that is gone"
+			}
+			o.find(fmt.Sprintf("uplink %s", orIndex(u.Name, u.Index)), mend, "%v", u.Wrong)
 		}
 	}
 	for i := range o.Endpoints {

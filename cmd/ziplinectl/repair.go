@@ -49,14 +49,7 @@ written down nowhere else. Exit code 3 says that something stays.`,
 				return err
 			}
 			found, err := datapath.Repair(evidence, dryRun)
-			if err != nil && len(found) == 0 {
-				return err
-			}
-			printErr := a.printRepaired(found, dryRun)
-			if err != nil {
-				return err // more than that something stays
-			}
-			return printErr
+			return a.printRepaired(found, dryRun, err)
 		},
 	})
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only list what would be changed")
@@ -107,18 +100,26 @@ func addLeases(to map[string]datapath.Leased, dir, network string) error {
 	return nil
 }
 
-func (a *app) printRepaired(found []datapath.Repaired, dryRun bool) error {
+// printRepaired prints what was found, also where repair could not go on: its error
+// is more than that something stays.
+func (a *app) printRepaired(found []datapath.Repaired, dryRun bool, err error) error {
+	if err != nil && len(found) == 0 {
+		return err
+	}
 	list := []repairJSON{}
 	stays := false
 	for _, r := range found {
 		list = append(list, repairJSON(r))
 		stays = stays || !r.Mended
 	}
-	err := printDone(a, list, func(g *grid) { repairRows(g, list, dryRun) })
-	if err == nil && stays {
+	printErr := printDone(a, list, func(g *grid) { repairRows(g, list, dryRun) })
+	switch {
+	case err != nil:
+		return err
+	case printErr == nil && stays:
 		return errFindings
 	}
-	return err
+	return printErr
 }
 
 func repairRows(g *grid, list []repairJSON, dryRun bool) {
