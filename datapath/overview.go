@@ -190,7 +190,7 @@ func (o *Overview) findInEndpoints() {
 			o.find(object, "DEL or GC", "its other end cannot be read")
 		}
 		if e.Wrong != nil {
-			o.find("program on "+e.HostDevice, readd, "%v", e.Wrong)
+			o.find("program on "+e.HostDevice, "ziplinectl repair", "%v", e.Wrong)
 		}
 		name := "ipv4/conf/" + e.HostDevice + "/forwarding"
 		if hasIPv4(e.Addresses) && sysctlIs(name, "0") {
@@ -217,7 +217,11 @@ func (o *Overview) findInNode() {
 	}
 	for _, u := range o.Uplinks {
 		if u.Wrong != nil {
-			o.find(fmt.Sprintf("uplink %s", orIndex(u.Name, u.Index)), "the next ADD or CHECK attaches it again; GC forgets one that is gone", "%v", u.Wrong)
+			mend := "ziplinectl attach " + u.Name + " --uplink"
+			if u.Name == "" {
+				mend = "none needed: GC forgets one that is gone"
+			}
+			o.find(fmt.Sprintf("uplink %s", orIndex(u.Name, u.Index)), mend, "%v", u.Wrong)
 		}
 	}
 	for i := range o.Endpoints {

@@ -3,17 +3,14 @@
 package loader
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"reflect"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/zipline-cni/zipline/bpf"
+	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
 // outdate makes the node's program that of another version: what tells versions
@@ -77,10 +74,7 @@ func TestAReplacementLosesNoPacket(t *testing.T) {
 				node = renewed
 				time.Sleep(10 * time.Millisecond)
 			}
-			sent, received := s.stop()
-			if sent < 100 || received != sent {
-				t.Errorf("%d of %d datagrams arrived, want all of at least 100", received, sent)
-			}
+			sent := s.WantAll(t, "replaced")
 			if have := count(t, node, bpf.ZiplineReasonREASON_DIRECT); have < uint64(sent) {
 				t.Errorf("%d packets carried directly, want at least %d", have, sent)
 			}
@@ -149,78 +143,17 @@ func TestARecordSaysWhetherAProgramIsCurrent(t *testing.T) {
 	}
 }
 
-// stream sends datagrams from one container to another as time goes by.
-type stream struct {
-	done, ended    chan struct{}
-	sent, received atomic.Int64
-	out, in        net.Conn
-}
-
-func newStream(tb testing.TB, from, to *container) *stream {
+func newStream(tb testing.TB, from, to *container) *testutil.Stream {
 	tb.Helper()
-	s := &stream{done: make(chan struct{}), ended: make(chan struct{})}
 	addr := net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.prefixes[0].Addr(), 9))
-	must(tb, to.do(func() error {
-		in, err := net.ListenUDP("udp4", addr)
-		if err != nil {
-			return err
-		}
-		s.in = in
-		return enlarge(in)
+	var in, out *net.UDPConn
+	must(tb, to.do(func() (err error) {
+		in, err = net.ListenUDP("udp4", addr)
+		return err
 	}))
 	must(tb, from.do(func() (err error) {
-		s.out, err = net.DialUDP("udp4", nil, addr)
+		out, err = net.DialUDP("udp4", nil, addr)
 		return err
 	}))
-	tb.Cleanup(func() { _ = errors.Join(s.in.Close(), s.out.Close()) })
-	go func() {
-		buf := make([]byte, 100)
-		for {
-			if _, err := s.in.Read(buf); err != nil {
-				return
-			}
-			s.received.Add(1)
-		}
-	}()
-	go func() {
-		defer close(s.ended)
-		for {
-			select {
-			case <-s.done:
-				return
-			case <-time.After(200 * time.Microsecond):
-				if _, err := s.out.Write([]byte("datagram")); err == nil {
-					s.sent.Add(1)
-				}
-			}
-		}
-	}()
-	return s
-}
-
-// enlarge gives a socket room for all that a test sends: what is lost must be
-// lost on the way, not by a receiver that the machine does not let run.
-func enlarge(conn *net.UDPConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20)
-	})
-	return errors.Join(err, failed)
-}
-
-// stop returns how many datagrams were sent and received.
-func (s *stream) stop() (sent, received int64) {
-	close(s.done)
-	<-s.ended
-	for range 100 {
-		if s.received.Load() == s.sent.Load() {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return s.sent.Load(), s.received.Load()
+	return testutil.NewStream(tb, in, out)
 }

@@ -102,7 +102,7 @@ func TestCommandsSayWhatTheyNeed(t *testing.T) {
 				t.Errorf("%s without %s: exit code %d, stdout %q, stderr %q", command, name, code, out, errs)
 			}
 		}
-		// It says so because it needs it, not to be on the safe side: see needsToRead.
+		// It says so because it needs it, not to be on the safe side: see needsRoot.
 		if code, _, errs := s.without(unix.CAP_SYS_PTRACE, command); code != exitOK {
 			t.Errorf("%s without CAP_SYS_PTRACE: exit code %d, stderr %q", command, code, errs)
 		}

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
+	"github.com/zipline-cni/zipline/datapath"
 	"github.com/zipline-cni/zipline/datapath/capture"
 )
 
@@ -40,9 +40,10 @@ arp; proto; ether host; broadcast and multicast; less and greater; and, or, not
 and parentheses. What is not known is an error.`,
 		Example: `  ziplinectl capture 6f1c -w web.pcapng tcp port 443 and not host 10.77.0.9
   ziplinectl capture 10.77.0.2 -w - | tcpdump -n -r -`,
-		Annotations: map[string]string{needs: needsToChange},
-		Args:        cobra.MinimumNArgs(1),
-		RunE:        func(c *cobra.Command, args []string) error { return r.run(c.Context(), args) },
+		Annotations:       map[string]string{needs: needsToCapture},
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeFirst(endpointWords),
+		RunE:              func(c *cobra.Command, args []string) error { return r.run(c.Context(), args) },
 	}
 	flags := c.Flags()
 	flags.StringVarP(&r.file, "write", "w", "", "file to write, - for stdout (required)")
@@ -57,7 +58,7 @@ func (r *captureRun) run(ctx context.Context, args []string) (err error) {
 	switch {
 	case r.file == "":
 		return usageError{errors.New("say with -w where to write: a file, or - for stdout")}
-	case r.file == "-" && r.terminal && term.IsTerminal(int(os.Stdout.Fd())):
+	case r.file == "-" && isTerminal(r.out):
 		return usageError{errors.New("stdout is a terminal: pipe it into a program that reads pcapng")}
 	case r.duration < 0:
 		return usageError{errors.New("a time that is negative")}
@@ -65,28 +66,40 @@ func (r *captureRun) run(ctx context.Context, args []string) (err error) {
 	if err := r.options.Check(); err != nil {
 		return usageError{err}
 	}
-	names, err := newEndpointNames()
+	e, err := oneEndpoint(args[0])
 	if err != nil {
 		return err
-	}
-	e, err := names.find(args[0])
-	if err != nil {
-		return usageError{err}
 	}
 	if r.options.Namespace, r.options.Index, err = e.ContainerDevice(); err != nil {
 		return err
 	}
 	defer func() { _ = r.options.Namespace.Close() }() // only read from
-	r.options.Name = names.label(e.Index)
+	r.options.Name = label(e)
 	r.options.Description = fmt.Sprintf("network %s, container %s, device %s, host device %s", e.Network, e.ContainerID, e.IfName, e.HostDevice)
 	r.options.Application = "ziplinectl " + release
-	r.options.Ready = func() { _, _ = fmt.Fprintf(r.err, "capturing %s; ends with Ctrl-C\n", r.options.Name) } // a hint
+	r.options.Ready = func() { r.say("capturing %s; ends with Ctrl-C", r.options.Name) }
 	if r.duration > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, r.duration)
 		defer cancel()
 	}
 	return r.record(ctx)
+}
+
+// oneEndpoint returns the endpoint with this name. Returns a usageError.
+func oneEndpoint(name string) (datapath.Attached, error) {
+	all, err := datapath.Endpoints()
+	if err != nil {
+		return datapath.Attached{}, err
+	}
+	found, err := (&endpointFilter{names: []string{name}}).choose(all)
+	switch {
+	case err != nil:
+		return datapath.Attached{}, err
+	case len(found) > 1:
+		return datapath.Attached{}, usageError{fmt.Errorf("%d endpoints are called %q: say more of the name, or the host device", len(found), name)}
+	}
+	return found[0], nil
 }
 
 // record writes to the file, or to stdout.
@@ -104,7 +117,7 @@ func (r *captureRun) record(ctx context.Context) error {
 func (r *captureRun) write(ctx context.Context, to io.Writer) error {
 	sum, err := capture.Run(ctx, to, r.options)
 	if err == nil || errors.Is(err, capture.ErrDown) {
-		_, _ = fmt.Fprintf(r.err, "%d packets, %d dropped\n", sum.Packets, sum.Dropped) // not the result
+		r.say("%s, %d dropped", plural(uint64(sum.Packets), "packet"), sum.Dropped)
 	}
 	return err
 }

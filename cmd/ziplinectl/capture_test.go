@@ -192,16 +192,23 @@ func TestCaptureOptions(t *testing.T) {
 func TestCaptureUsage(t *testing.T) {
 	n := newWatchedNode(t, "direct", 1)
 	for _, line := range []string{"", "pod0", "pod0 -w - nonsense", "nobody -w -", "pod0 -w - tcp and", "pod0 -w - --duration -1s"} {
-		var code int
-		var errs synced
-		if err := n.Node.Do(func() error {
-			code = run(append([]string{"capture"}, strings.Fields(line)...), streams{out: &synced{}, err: &errs})
-			return nil
-		}); err != nil {
-			t.Fatal(err)
+		code, _, errs := inNode(t, n.Node, append([]string{"capture"}, strings.Fields(line)...)...)
+		if code != exitUsage || strings.Count(errs, "\n") != 1 {
+			t.Errorf("%q: exit code %d, stderr %q", line, code, errs)
 		}
-		if code != exitUsage || strings.Count(errs.String(), "\n") != 1 {
-			t.Errorf("%q: exit code %d, stderr %q", line, code, errs.String())
-		}
+	}
+}
+
+// TestCaptureSparesTheTerminal does so without colours too.
+func TestCaptureSparesTheTerminal(t *testing.T) {
+	testutil.RequireRoot(t)
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = terminal.Close() }()
+	var errs strings.Builder
+	if code := run([]string{"capture", "nobody", "-w", "-"}, streams{out: terminal, err: &errs}); code != exitUsage || !strings.Contains(errs.String(), "is a terminal") {
+		t.Errorf("exit code %d, stderr %q", code, errs.String())
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +36,9 @@ func TestReferenceIsCurrent(t *testing.T) {
 	}
 }
 
+// fieldPath is lower camel case, in which an abbreviation is a word: containerId.
+var fieldPath = regexp.MustCompile(`^(\[\]|[a-z]+([A-Z][a-z]+)*|\.)+$`)
+
 func TestEveryFieldIsDocumented(t *testing.T) {
 	for _, c := range documented(newRoot(&app{})) {
 		annotation := c.Annotations[result]
@@ -45,8 +49,8 @@ func TestEveryFieldIsDocumented(t *testing.T) {
 		decode(t, annotation, &fields)
 		seen := map[string]bool{}
 		for _, f := range fields {
-			if f.Meaning == "" || seen[f.Path] || strings.HasSuffix(f.Path, ".") || strings.ToLower(f.Path[:1]) != f.Path[:1] {
-				t.Errorf("%s: field %+v has no meaning, no name or a double", c.CommandPath(), f)
+			if f.Meaning == "" || seen[f.Path] || strings.HasSuffix(f.Path, ".") || !fieldPath.MatchString(f.Path) {
+				t.Errorf("%s: field %+v has no meaning, no name in lower camel case or a double", c.CommandPath(), f)
 			}
 			seen[f.Path] = true
 		}
@@ -117,6 +121,14 @@ func TestCompletion(t *testing.T) {
 		"__complete networks -o ":             formats,
 		"__complete networks --output=":       formats,
 		"__complete endpoints --network nope": {"pods"}, // the shell filters
+		"__complete flows --endpoint ":        {a.v4.String(), a.ID, a.v6.String(), a.device},
+		"__complete trace --endpoint ":        {a.v4.String(), a.ID, a.v6.String(), a.device},
+		"__complete trace --network ":         {"pods"},
+		"__complete trace --verdict ":         {"redirect", "drop", "next"},
+		"__complete capture ":                 {a.v4.String(), a.ID, a.v6.String(), a.device},
+		"__complete capture x ":               nil,
+		"__complete detach ":                  {"lo", testrig.Uplink, a.device},
+		"__complete prog list --dev ":         {"lo", testrig.Uplink, a.device},
 	} {
 		code, out, _ := s.run(strings.Split(line, " ")...)
 		var got []string

@@ -69,7 +69,7 @@ fails; skipped: could not look. The exit code is 3 where there is a problem.`,
 func (a *app) consultation(r *doctor.Report, quiet, some bool) string {
 	g := &grid{color: a.terminal}
 	var out strings.Builder
-	wide, topic, counts := 0, "", map[doctor.Level]int{}
+	wide, topic, counts := 0, "", map[doctor.Level]uint64{}
 	for _, f := range r.Findings {
 		wide = max(wide, len(f.Check))
 	}
@@ -110,15 +110,8 @@ func (a *app) consultation(r *doctor.Report, quiet, some bool) string {
 			fmt.Fprintf(&out, "  forwarding %-9s%s\n", w.Word, w.Gives)
 		}
 	}
-	fmt.Fprintf(&out, "%s, %s, %d not looked at\n", countOf(counts[doctor.Problem], "problem"), countOf(counts[doctor.Warning], "warning"), counts[doctor.Skipped])
+	fmt.Fprintf(&out, "%s, %s, %d not looked at\n", plural(counts[doctor.Problem], "problem"), plural(counts[doctor.Warning], "warning"), counts[doctor.Skipped])
 	return out.String()
-}
-
-func countOf(n int, noun string) string {
-	if n != 1 {
-		noun += "s"
-	}
-	return fmt.Sprintf("%d %s", n, noun)
 }
 
 // describeNetwork checks a configuration as ADD does and tells what is in it.
@@ -146,6 +139,6 @@ func describeNetwork(config []byte) (doctor.Network, error) {
 	if err != nil {
 		return n, err
 	}
-	n.Subnets, n.DataDir = pool.Subnets(), cmp.Or(conf.IPAM.DataDir, "/var/lib/cni/networks")
+	n.Subnets, n.DataDir = pool.Subnets(), cmp.Or(conf.IPAM.DataDir, ipam.DefaultDataDir)
 	return n, nil
 }

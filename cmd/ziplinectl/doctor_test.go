@@ -18,19 +18,6 @@ import (
 const doctorNetwork = `{"cniVersion": "1.0.0", "name": "well", "type": "zipline", "isDefaultGateway": true, "ipMasq": true, "forwarding": "direct",
 	"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/16"}], [{"subnet": "fd00:77::/64"}]]}}`
 
-// inNode runs a command line in a node.
-func inNode(t *testing.T, n *testrig.Node, args ...string) (code int, stdout, stderr string) {
-	t.Helper()
-	err := n.Do(func() error {
-		code, stdout, stderr = execute(t, args...)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return code, stdout, stderr
-}
-
 func writeConfig(t *testing.T, root, text string) {
 	t.Helper()
 	dir := filepath.Join(root, "etc/cni/net.d")
@@ -108,7 +95,6 @@ func TestDoctorRefusesAnUnknownCheck(t *testing.T) {
 	}
 }
 
-// TestDoctorForPeople compares the table with testdata; UPDATE=1 writes it anew.
 func TestDoctorForPeople(t *testing.T) {
 	report := &doctor.Report{
 		Tier: "direct", Forwarding: []doctor.Word{{Word: "auto", Gives: "everything by the stack"}, {Word: "direct", Gives: "neighbours by eBPF, all else by the stack"}},
@@ -122,19 +108,7 @@ func TestDoctorForPeople(t *testing.T) {
 	}
 	a := &app{}
 	got := a.consultation(report, false, false) + "--- quiet, some\n" + a.consultation(report, true, true)
-	file := filepath.Join("testdata", "doctor.golden")
-	if os.Getenv("UPDATE") != "" {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("got:\n%s\nwant:\n%s", got, want)
-	}
+	golden(t, "doctor", got)
 	if strings.Contains(got, "\x1b") {
 		t.Error("colours where nobody watches")
 	}

@@ -58,8 +58,8 @@ func (a *app) endpointsCommand() *cobra.Command {
 	c := describes([]endpointJSON{}, &cobra.Command{
 		Use:   "endpoints [NAME…]",
 		Short: "List the endpoints of this node: addresses, devices, programs, packets by path",
-		Long: `List the endpoints of this node. NAME is the start of a container id, a device
-of the node, or an address.
+		Long: `List the endpoints of this node. NAME is the start of a container id, also as
+network/id, a device of the node, or an address.
 
 RECEIVED is all that came to the container, BY-EBPF the part of it that eBPF
 delivered past the stack: what the container's device received and the device on
@@ -70,11 +70,12 @@ that is not counted by endpoint.`,
 		Example: `  ziplinectl endpoints
   ziplinectl endpoints 4f1c -o wide
   ziplinectl endpoints --network pods --address 10.62.0.0/24 -o json`,
-		Annotations:       map[string]string{needs: needsToRead},
+		Annotations:       map[string]string{needs: needsRoot},
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: completeEndpoints,
 		RunE: func(_ *cobra.Command, names []string) error {
-			if err := filter.parse(names); err != nil {
+			filter.names = names
+			if err := filter.parse(); err != nil {
 				return err
 			}
 			// A look at every process is for those who see its result.

@@ -282,7 +282,7 @@ func TestEndpointFilters(t *testing.T) {
 			t.Errorf("%s: %q, want %q", c.line, got, c.want)
 		}
 	}
-	if code, out, errs := s.run("endpoints", "nope"); code != exitFailure || out != "" || !strings.Contains(errs, `no endpoint "nope"`) {
+	if code, out, errs := s.run("endpoints", "nope"); code != exitUsage || out != "" || !strings.Contains(errs, `no endpoint "nope"`) {
 		t.Errorf("a name that none has: exit code %d, stdout %q, stderr %q", code, out, errs)
 	}
 	if code, _, errs := s.run("endpoints", "--address", "10.0.0.0/33"); code != exitUsage {

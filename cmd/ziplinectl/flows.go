@@ -8,12 +8,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/datapath"
 	"github.com/zipline-cni/zipline/datapath/conntrack"
@@ -21,12 +19,14 @@ import (
 )
 
 type flowFilter struct {
-	endpoint, address, protocol, network string
-	port                                 uint16
-	carried, notCarried                  bool
+	endpoints           endpointFilter
+	address, protocol   string
+	port                uint16
+	carried, notCarried bool
 
-	prefix netip.Prefix
-	number uint8
+	prefix  netip.Prefix
+	number  uint8
+	devices map[string]bool // of endpoints; nil: all
 }
 
 func (a *app) flowsCommand() *cobra.Command {
@@ -52,7 +52,7 @@ conntrack counts are packets that went through the stack.`,
 		Example: `  ziplinectl flows --not-carried
   ziplinectl flows --endpoint 7c1f --protocol tcp --watch=1s
   ziplinectl flows --address 10.88.0.0/24 --port 443 -o json`,
-		Annotations: map[string]string{needs: needsToRead},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := filter.check(); err != nil {
 				return usageError{err}
@@ -67,21 +67,15 @@ conntrack counts are packets that went through the stack.`,
 		},
 	})
 	f := c.Flags()
-	f.StringVar(&filter.endpoint, "endpoint", "", "of the endpoint with this `container` id (or its beginning), host device or address")
+	filter.endpoints.bindNames(c, "of an endpoint")
 	f.StringVar(&filter.address, "address", "", "with this `address` or prefix at either end, translated or not")
 	f.Uint16Var(&filter.port, "port", 0, "with this `port` at either end, translated or not")
 	f.StringVar(&filter.protocol, "protocol", "", "of this `protocol`: tcp, udp, icmp, icmpv6 or a number")
-	f.StringVar(&filter.network, "network", "", "of an endpoint of this `network`")
 	f.BoolVar(&filter.carried, "carried", false, "that eBPF carries in a direction at least")
 	f.BoolVar(&filter.notCarried, "not-carried", false, "that eBPF does not carry")
 	f.DurationVar(&interval, "watch", 2*time.Second, "print the list again after each `interval`, until interrupted")
 	f.Lookup("watch").NoOptDefVal = "2s"
-	completeFlag(c, "endpoint", func() []string {
-		return eachEndpoint(func(e datapath.Attached) []string { return append(texts(e.Addresses), e.ContainerID, e.HostDevice) })
-	})
-	completeFlag(c, "network", func() []string {
-		return eachEndpoint(func(e datapath.Attached) []string { return []string{e.Network} })
-	})
+	c.MarkFlagsMutuallyExclusive("carried", "not-carried")
 	return c
 }
 
@@ -105,41 +99,34 @@ func (a *app) repeat(ctx context.Context, interval time.Duration, f func() error
 	}
 }
 
-var protocolNumbers = map[string]uint8{
-	"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "icmp": unix.IPPROTO_ICMP, "icmpv6": unix.IPPROTO_ICMPV6,
-	"sctp": unix.IPPROTO_SCTP, "dccp": unix.IPPROTO_DCCP, "udplite": unix.IPPROTO_UDPLITE, "gre": unix.IPPROTO_GRE,
-}
-
-func protocolName(number uint8) string {
-	for name, n := range protocolNumbers {
-		if n == number {
-			return name
-		}
-	}
-	return strconv.Itoa(int(number))
-}
-
-func (f *flowFilter) check() error {
-	if f.carried && f.notCarried {
-		return fmt.Errorf("--carried and --not-carried: want one of them")
-	}
+// check reads what the flags say.
+func (f *flowFilter) check() (err error) {
 	if f.address != "" {
-		prefix, err := parsePrefix(f.address)
-		if err != nil {
+		if f.prefix, err = parsePrefix(f.address); err != nil {
 			return err
 		}
-		f.prefix = prefix
 	}
 	if f.protocol != "" {
-		number, known := protocolNumbers[strings.ToLower(f.protocol)]
-		if !known {
-			n, err := strconv.ParseUint(f.protocol, 10, 8)
-			if err != nil {
-				return fmt.Errorf("protocol %q: want tcp, udp, icmp, icmpv6 or a number", f.protocol)
-			}
-			number = uint8(n)
-		}
-		f.number = number
+		f.number, err = parseProtocol(f.protocol)
+	}
+	return err
+}
+
+// find looks for the endpoints that are there now.
+func (f *flowFilter) find() error {
+	if !f.endpoints.given() {
+		return nil
+	}
+	all, err := datapath.Endpoints()
+	if err != nil {
+		return err
+	}
+	if all, err = f.endpoints.choose(all); err != nil {
+		return err
+	}
+	f.devices = map[string]bool{}
+	for _, e := range all {
+		f.devices[e.HostDevice] = true
 	}
 	return nil
 }
@@ -157,10 +144,7 @@ func (f *flowFilter) keep(c *flow.Flow) bool {
 	if f.protocol != "" && c.Protocol != f.number {
 		return false
 	}
-	return slices.ContainsFunc(c.Members, func(m flow.Member) bool {
-		return (f.network == "" || m.Network == f.network) && (f.endpoint == "" ||
-			strings.HasPrefix(m.ContainerID, f.endpoint) || m.HostDevice == f.endpoint || m.Address.String() == f.endpoint)
-	})
+	return f.devices == nil || slices.ContainsFunc(c.Members, func(m flow.Member) bool { return f.devices[m.HostDevice] })
 }
 
 // fits is about the paths.
@@ -169,6 +153,9 @@ func (f *flowFilter) fits(c *flow.Flow) bool {
 }
 
 func (a *app) printFlows(filter *flowFilter) error {
+	if err := filter.find(); err != nil {
+		return err
+	}
 	all, err := flow.List(filter.keep)
 	if err != nil {
 		return err
@@ -179,13 +166,16 @@ func (a *app) printFlows(filter *flowFilter) error {
 			flows = append(flows, newFlowJSON(&f))
 		}
 	}
-	return a.print(flows, func(g *grid) {
-		g.heading("PROTO", "STATE", "SOURCE", "DESTINATION", "TRANSLATION", "ENDPOINT", "LEFT", "CARRIED", "WHY NOT")
-		for _, f := range flows {
-			g.row(f.Protocol, f.State, f.Original.Source, f.Reply.Source, strings.Join(f.Translation, ", "),
-				f.names(), fmt.Sprintf("%ds", f.TimeoutSeconds), f.carriedCell(g), f.why())
-		}
-	})
+	return a.print(flows, func(g *grid) { flowRows(g, flows) })
+}
+
+func flowRows(g *grid, flows []flowJSON) {
+	g.heading("PROTO", "STATE", "SOURCE", "DESTINATION", "TRANSLATION", "ENDPOINT", "LEFT", "CARRIED", "WHY NOT")
+	for i := range flows {
+		f := &flows[i]
+		g.row(f.Protocol, f.State, f.Original.Source, f.Reply.Source, strings.Join(f.Translation, ", "),
+			f.names(), fmt.Sprintf("%ds", f.TimeoutSeconds), f.carriedCell(g), f.why())
+	}
 }
 
 // The values of a flow's "carried".
@@ -236,7 +226,7 @@ type flowDirectionJSON struct {
 
 func newFlowJSON(f *flow.Flow) flowJSON {
 	v := flowJSON{
-		ID: f.ID, Protocol: protocolName(f.Protocol), State: f.State, Status: f.Status.Names(), Mark: f.Mark,
+		ID: f.ID, Protocol: cmp.Or(protocolName(f.Protocol), number(uint32(f.Protocol))), State: f.State, Status: f.Status.Names(), Mark: f.Mark,
 		Zone: f.Zone, Helper: f.Helper, TimeoutSeconds: int(f.Timeout / time.Second), Accounted: f.Accounted,
 		Translation: translation(f), Endpoints: []flowEndpointJSON{},
 		Original: newFlowDirection(f.Original, f.SeenOriginal, f.OriginalPath),

@@ -94,13 +94,7 @@ func (n *flowsNode) del(p *flowsPod) {
 // execute runs a command line inside the node.
 func (n *flowsNode) execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	if err := n.Node.Do(func() error {
-		code, stdout, stderr = execute(t, args...)
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	return code, stdout, stderr
+	return inNode(t, n.Node, args...)
 }
 
 // flows executes "flows -o json" with more arguments.

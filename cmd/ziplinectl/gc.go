@@ -4,7 +4,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -41,31 +40,30 @@ runtime's GC finds those. Leases outside of host-local's default directory need
 What a device belongs to cannot be told without a runtime: its own GC removes
 devices that are there.`,
 		Example:     "  ziplinectl gc --dry-run",
-		Annotations: map[string]string{needs: needsToChange},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(*cobra.Command, []string) error {
 			list, err := collectLeftovers(!dryRun, dataDirs)
 			if errors.Is(err, loader.ErrNotAllSeen) {
-				_, _ = fmt.Fprintln(a.err, "ziplinectl: state of other network namespaces is left alone:", err) // a hint
+				a.say("state of other network namespaces is left alone: %v", err)
 				err = nil
 			}
 			if err != nil && len(list) == 0 {
 				return err
 			}
-			printErr := a.print(list, func(g *grid) {
-				if len(list) == 0 {
-					return
-				}
-				g.heading("KIND", "OBJECT", "OF")
-				for _, l := range list {
-					g.row(l.Kind, l.Object, l.Of)
-				}
-			})
+			printErr := printDone(a, list, func(g *grid) { leftoverRows(g, list) })
 			return errors.Join(err, printErr)
 		},
 	})
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only list what would be removed")
-	c.Flags().StringSliceVar(&dataDirs, "data-dir", []string{ipam.DefaultDataDir}, "directory of leases, as ipam.dataDir")
+	bindDataDirs(c, &dataDirs)
 	return c
+}
+
+func leftoverRows(g *grid, list []leftoverJSON) {
+	g.heading("KIND", "OBJECT", "OF")
+	for _, l := range list {
+		g.row(l.Kind, l.Object, l.Of)
+	}
 }
 
 // collectLeftovers goes from what refers to what is referred to: a lease is given

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/zipline-cni/zipline/internal/reference"
+	"github.com/zipline-cni/zipline/internal/testrig"
 )
 
 // leftovers runs gc and returns what it lists, by kind.
@@ -96,7 +97,7 @@ func TestGCRemovesWhatADeadContainerLeft(t *testing.T) {
 	if err := w.Outside.Ping(a.v4); err == nil {
 		t.Error("the outside reaches a container address: the rig is broken")
 	}
-	if err := a.Ping(w.outsideAddr()); err != nil {
+	if err := a.Ping(testrig.InternetIPv4); err != nil {
 		t.Errorf("the living container lost its network: %v", err)
 	}
 	a.Kill(t)

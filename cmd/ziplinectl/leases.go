@@ -60,7 +60,7 @@ follows from its directory; a configuration with another ipam.dataDir needs
 			return a.print(leases, func(g *grid) { a.leaseRows(g, leases) })
 		},
 	})
-	c.Flags().StringArrayVar(&dirs, "data-dir", []string{ipam.DefaultDataDir}, "directory that has one directory for each network (more: repeat)")
+	bindDataDirs(c, &dirs)
 	c.Flags().StringSliceVar(&networks, "network", nil, "only this network (more: repeat, or separate by commas)")
 	c.Flags().BoolVar(&stale, "stale", false, "only those that nobody holds")
 	completeFlag(c, "network", func() []string {
@@ -70,9 +70,15 @@ follows from its directory; a configuration with another ipam.dataDir needs
 	return c
 }
 
+// bindDataDirs adds the flag of commands that read leases.
+func bindDataDirs(c *cobra.Command, dirs *[]string) {
+	c.Flags().StringArrayVar(dirs, "data-dir", []string{ipam.DefaultDataDir}, "ipam.dataDir: the directory that has one directory of leases for each network (more: repeat)")
+}
+
 // readLeases reads the leases of these networks, of all where none is named.
 func readLeases(dirs, networks []string) ([]leaseJSON, error) {
-	leases := []leaseJSON{}
+	var listings []*ipam.Listing
+	var paths []string
 	for _, dir := range dirs {
 		names, err := ipam.Networks(dir)
 		if err != nil {
@@ -82,18 +88,23 @@ func readLeases(dirs, networks []string) ([]leaseJSON, error) {
 			if len(networks) > 0 && !slices.Contains(networks, name) {
 				continue
 			}
-			listing, err := ipam.List(filepath.Join(dir, name))
+			path := filepath.Join(dir, name)
+			listing, err := ipam.List(path)
 			if err != nil {
 				return nil, err
 			}
-			// After the leases: an ADD that was under way has its device by now,
-			// or its lease is young.
-			endpoints, err := datapath.Endpoints()
-			if err != nil {
-				return nil, err
-			}
-			leases = append(leases, judgeLeases(listing, endpoints, filepath.Join(dir, name))...)
+			listings, paths = append(listings, listing), append(paths, path)
 		}
+	}
+	// After the leases: an ADD that was under way has its device by now, or its
+	// lease is young.
+	endpoints, err := datapath.Endpoints()
+	if err != nil {
+		return nil, err
+	}
+	leases := []leaseJSON{}
+	for i, listing := range listings {
+		leases = append(leases, judgeLeases(listing, endpoints, paths[i])...)
 	}
 	return leases, nil
 }

@@ -30,7 +30,7 @@ func (a *app) mapsCommand() *cobra.Command {
 		Short: "List zipline's eBPF maps, how full they are and what memory they take",
 		Example: `  ziplinectl maps
   ziplinectl maps -o json`,
-		Annotations: map[string]string{needs: needsToRead},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(*cobra.Command, []string) error {
 			maps, err := readMaps()
 			if err != nil {

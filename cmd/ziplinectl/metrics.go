@@ -13,13 +13,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 
 	"github.com/zipline-cni/zipline/datapath/metrics"
-	"github.com/zipline-cni/zipline/ipam"
 )
 
 func (a *app) metricsCommand() *cobra.Command {
@@ -39,7 +40,7 @@ How long ADD and DEL took is not among the metrics: nobody records it.
 		Example: `  ziplinectl metrics
   ziplinectl metrics --listen 127.0.0.1:9742
   ziplinectl metrics --textfile /var/lib/prometheus/node-exporter/zipline.prom`,
-		Annotations: map[string]string{needs: needsToRead},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(c *cobra.Command, _ []string) error {
 			switch {
 			case listen != "" && textfile != "":
@@ -59,7 +60,7 @@ How long ADD and DEL took is not among the metrics: nobody records it.
 	f := c.Flags()
 	f.StringVar(&listen, "listen", "", "serve /metrics on this `address`, as 127.0.0.1:9742, until interrupted")
 	f.StringVar(&textfile, "textfile", "", "replace this `file` (*.prom) at once")
-	f.StringArrayVar(&dirs, "data-dir", []string{ipam.DefaultDataDir}, "directory that has one directory of leases for each network (more: repeat)")
+	bindDataDirs(c, &dirs)
 	return c
 }
 
@@ -118,25 +119,31 @@ func (a *app) serveMetrics(ctx context.Context, address string, dirs []string) e
 	if err != nil {
 		return fmt.Errorf("serve metrics: %w", err)
 	}
+	var reading sync.Mutex // whoever asks often costs the node one reading at a time
+	gather := func() (*prometheus.Registry, error) {
+		reading.Lock()
+		defer reading.Unlock()
+		sample, err := readMetrics(dirs)
+		if err != nil {
+			return nil, err
+		}
+		return sample.Registry()
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
-		sample, err := readMetrics(dirs)
-		if err == nil {
-			if registry, regErr := sample.Registry(); regErr == nil {
-				promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, r)
-				return
-			} else {
-				err = regErr
-			}
+		registry, err := gather()
+		if err != nil {
+			a.say("%v", err) // the scraper is told as well
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
 		}
-		_, _ = fmt.Fprintln(a.err, "ziplinectl:", err) // the scraper is told as well
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, r)
 	})
 	const patience = 10 * time.Second // with a client that neither asks nor reads
 	server := &http.Server{Handler: mux, ReadTimeout: patience, WriteTimeout: 3 * patience, IdleTimeout: 12 * patience}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	_, _ = fmt.Fprintf(a.err, "ziplinectl: serving http://%s/metrics\n", listener.Addr()) // a hint only
+	a.say("serving http://%s/metrics", listener.Addr())
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve metrics: %w", err)
 	}

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -53,7 +52,7 @@ different since. The kernel announces no TC programs.`,
   ziplinectl monitor -o json | jq -c 'select(.event == "attach")'`,
 		RunE: func(c *cobra.Command, _ []string) error { return a.monitor(c.Context(), dirs) },
 	})
-	c.Flags().StringArrayVar(&dirs, "data-dir", []string{ipam.DefaultDataDir}, "directory that has one directory of leases for each network (more: repeat)")
+	bindDataDirs(c, &dirs)
 	return c
 }
 
@@ -75,7 +74,7 @@ func (a *app) monitor(ctx context.Context, dirs []string) error {
 		fail(func() error {
 			lock.Lock()
 			defer lock.Unlock()
-			return a.printEvent(e)
+			return a.printLine(e, e.line())
 		}())
 	}
 	var ready, done sync.WaitGroup
@@ -97,7 +96,7 @@ func (a *app) monitor(ctx context.Context, dirs []string) error {
 	}
 	ready.Wait()
 	if ctx.Err() == nil {
-		_, _ = fmt.Fprintln(a.err, "ziplinectl: listening") // a hint only
+		a.say("listening; ends with Ctrl-C")
 	}
 	done.Wait()
 	return errors.Join(errs...)
@@ -135,32 +134,19 @@ func prefixText(p netip.Prefix) string {
 	return p.String()
 }
 
-// printEvent writes one line.
-func (a *app) printEvent(e eventJSON) error {
-	line := ""
-	if a.format == formatJSON {
-		text, err := json.Marshal(e)
-		if err != nil {
-			return fmt.Errorf("write event: %w", err)
-		}
-		line = string(text)
-	} else {
-		words := []string{e.Time, fmt.Sprintf("%-17s", e.Event)}
-		if who := strings.Trim(e.Network+"/"+short(e.ContainerID)+"/"+e.IfName, "/"); who != "" {
-			words = append(words, who)
-		}
-		for _, word := range []string{e.Device, e.Address} {
-			if word != "" {
-				words = append(words, word)
-			}
-		}
-		if e.Detail != "" {
-			words = append(words, "("+e.Detail+")")
-		}
-		line = strings.TrimRight(strings.Join(words, " "), " ")
+// line is the event for people.
+func (e *eventJSON) line() string {
+	words := []string{e.Time, fmt.Sprintf("%-17s", e.Event)}
+	if who := strings.Trim(e.Network+"/"+short(e.ContainerID)+"/"+e.IfName, "/"); who != "" {
+		words = append(words, who)
 	}
-	if _, err := fmt.Fprintln(a.out, line); err != nil {
-		return fmt.Errorf("write event: %w", err)
+	for _, word := range []string{e.Device, e.Address} {
+		if word != "" {
+			words = append(words, word)
+		}
 	}
-	return nil
+	if e.Detail != "" {
+		words = append(words, "("+e.Detail+")")
+	}
+	return strings.TrimRight(strings.Join(words, " "), " ")
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,16 +15,6 @@ import (
 
 	"github.com/zipline-cni/zipline/internal/testutil"
 )
-
-// buildCtl builds the program, which most tests run as a function.
-func buildCtl(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "ziplinectl")
-	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build ziplinectl: %v\n%s", err, out)
-	}
-	return path
-}
 
 // process is a ziplinectl that runs until it is told to stop.
 type process struct {

@@ -38,7 +38,7 @@ func (a *app) networksCommand() *cobra.Command {
 		Short: "List the networks that have endpoints on this node",
 		Example: `  ziplinectl networks
   ziplinectl networks -o json`,
-		Annotations: map[string]string{needs: needsToRead},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(*cobra.Command, []string) error {
 			inspected, err := inspect(nil, datapath.InspectOptions{})
 			if err != nil {

@@ -41,6 +41,30 @@ func (a *app) print(v any, rows func(t *grid)) error {
 	return nil
 }
 
+// printDone writes what a command did. Who did nothing says so: silence is for programs.
+func printDone[T any](a *app, list []T, rows func(t *grid)) error {
+	if len(list) == 0 && a.format != formatJSON {
+		a.say("nothing to do")
+		return nil
+	}
+	return a.print(list, rows)
+}
+
+// printLine writes v as JSON in one line, or the text.
+func (a *app) printLine(v any, text string) error {
+	if a.format == formatJSON {
+		line, err := json.Marshal(v)
+		if err != nil {
+			return fmt.Errorf("write json: %w", err)
+		}
+		text = string(line)
+	}
+	if _, err := fmt.Fprintln(a.out, text); err != nil {
+		return fmt.Errorf("write line: %w", err)
+	}
+	return nil
+}
+
 // grid is a table for people: a line of headings, columns as wide as needed,
 // nothing around them, so that cut and awk work on it.
 type grid struct {
@@ -78,9 +102,6 @@ func (g *grid) text() string {
 	}
 	for _, row := range g.rows {
 		w.AppendRow(cells(row))
-	}
-	if len(g.head) == 0 && len(g.rows) == 0 {
-		return ""
 	}
 	return w.Render() + "\n"
 }

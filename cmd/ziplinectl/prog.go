@@ -87,7 +87,7 @@ the same place. Maps that ask to be pinned by name are shared below /sys/fs/bpf.
 		Example: `  ziplinectl prog attach count.o --dev eth0 --ingress --first
   ziplinectl prog attach police.o --program limit --dev eth0 --egress --before to_device --pin police`,
 		Args:        cobra.ExactArgs(1),
-		Annotations: map[string]string{needs: needsToChange},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(_ *cobra.Command, args []string) error {
 			o, err := f.options(args[0])
 			if err != nil {
@@ -106,6 +106,7 @@ the same place. Maps that ask to be pinned by name are shared below /sys/fs/bpf.
 	flags.StringVar(&f.Program, "program", "", "name of the program, where the file has several")
 	flags.StringVar(&f.Section, "section", "", "its section, in place of its name")
 	flags.StringVar(&f.Device, "dev", "", "device to attach to")
+	completeFlag(c, "dev", deviceWords)
 	flags.BoolVar(&f.ingress, "ingress", false, "attach to what the device receives")
 	flags.BoolVar(&f.egress, "egress", false, "attach to what the device sends")
 	flags.BoolVar(&f.first, "first", false, "before all others")
@@ -130,7 +131,7 @@ func (a *app) progListCommand() *cobra.Command {
 attached it, in the order in which packets meet them: those of TCX, then those of
 clsact.`,
 		Example:     "  ziplinectl prog list --dev eth0",
-		Annotations: map[string]string{needs: needsToRead},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(*cobra.Command, []string) error {
 			list, err := prog.List(device)
 			if err != nil {
@@ -144,6 +145,7 @@ clsact.`,
 		},
 	})
 	c.Flags().StringVar(&device, "dev", "", "only this device")
+	completeFlag(c, "dev", deviceWords)
 	return c
 }
 
@@ -157,7 +159,7 @@ func (a *app) progDetachCommand() *cobra.Command {
 the pin of its link. The program itself is gone when nothing else holds it.`,
 		Example:     "  ziplinectl prog detach count --dev eth0",
 		Args:        cobra.ExactArgs(1),
-		Annotations: map[string]string{needs: needsToChange},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(_ *cobra.Command, args []string) error {
 			if device == "" {
 				return usageError{errors.New("--dev is missing")}
@@ -178,6 +180,7 @@ the pin of its link. The program itself is gone when nothing else holds it.`,
 		},
 	})
 	c.Flags().StringVar(&device, "dev", "", "device to take it off")
+	completeFlag(c, "dev", deviceWords)
 	c.Flags().BoolVar(&ingress, "ingress", false, "only from what the device receives")
 	c.Flags().BoolVar(&egress, "egress", false, "only from what the device sends")
 	c.MarkFlagsMutuallyExclusive("ingress", "egress")

@@ -51,7 +51,7 @@ func TestProgramsOfOthersStandAroundOurs(t *testing.T) {
 	if err := <-ping; err != nil {
 		t.Error(err)
 	}
-	if shown.RunCount == 0 || len(shown.Instructions) == 0 || !strings.Contains(strings.Join(shown.VerifierLog, "\n"), "processed") {
+	if shown.Runs == 0 || len(shown.Instructions) == 0 || !strings.Contains(strings.Join(shown.VerifierLog, "\n"), "processed") {
 		t.Errorf("show: %+v", shown)
 	}
 	if out := w.mustCtl("prog", "show", "from_endpoint"); !strings.Contains(out, "SchedCLS") {

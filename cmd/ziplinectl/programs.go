@@ -43,7 +43,7 @@ RUNS and NS/RUN need the kernel's statistics: sysctl -w kernel.bpf_stats_enabled
 (each run of each program on the machine then costs some 20 ns more).`,
 		Example: `  ziplinectl programs
   ziplinectl programs -o json`,
-		Annotations: map[string]string{needs: needsToRead},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(*cobra.Command, []string) error {
 			list, err := datapath.Programs()
 			if err != nil {

@@ -12,23 +12,23 @@ import (
 	"github.com/zipline-cni/zipline/loader/prog"
 )
 
-// progShowJSON is a loaded program. runCount and runNanoseconds count while the
-// kernel's statistics are on; with --stats they are of that time.
+// progShowJSON is a loaded program. Runs and RunTimeNs count while the kernel's
+// statistics are on; with --stats they are of that time.
 type progShowJSON struct {
-	ProgramID      uint32     `json:"programId" doc:"the kernel's id of the program"`
-	Program        string     `json:"program" doc:"its name, as much as the kernel keeps"`
-	Type           string     `json:"type" doc:"its type"`
-	Tag            string     `json:"tag" doc:"the kernel's hash of its instructions"`
-	LoadedAt       string     `json:"loadedAt" doc:"when it was loaded (RFC 3339, UTC)"`
-	UserID         uint32     `json:"userId" doc:"the user who loaded it"`
-	MapIDs         []uint32   `json:"mapIds" doc:"the kernel's ids of its maps"`
-	JitedBytes     uint32     `json:"jitedBytes" doc:"length of its machine code, 0 where it is interpreted"`
-	StatsEnabled   bool       `json:"statsEnabled" doc:"whether the kernel's statistics were on before"`
-	RunCount       uint64     `json:"runCount" doc:"how often it ran while statistics were on; with --stats, during that time"`
-	RunNanoseconds int64      `json:"runNanoseconds" doc:"how long it ran in these"`
-	AttachedTo     []progJSON `json:"attachedTo" doc:"where it is attached in this network namespace"`
-	Instructions   []string   `json:"instructions" doc:"as the kernel runs them"`
-	VerifierLog    []string   `json:"verifierLog" doc:"with --log: what the verifier says"`
+	ProgramID    uint32     `json:"programId" doc:"the kernel's id of the program"`
+	Program      string     `json:"program" doc:"its name, as much as the kernel keeps"`
+	Type         string     `json:"type" doc:"its type"`
+	Tag          string     `json:"tag" doc:"the kernel's hash of its instructions"`
+	LoadedAt     string     `json:"loadedAt" doc:"when it was loaded (RFC 3339, UTC)"`
+	UserID       uint32     `json:"userId" doc:"the user who loaded it"`
+	Maps         []uint32   `json:"maps" doc:"the kernel's ids of its maps"`
+	JITBytes     uint32     `json:"jitBytes" doc:"length of its machine code, 0 where it is interpreted"`
+	Statistics   bool       `json:"statistics" doc:"whether the kernel's statistics were on before"`
+	Runs         uint64     `json:"runs" doc:"how often it ran while statistics were on; with --stats, during that time"`
+	RunTimeNs    int64      `json:"runTimeNs" doc:"how long it ran in these"`
+	AttachedTo   []progJSON `json:"attachedTo" doc:"where it is attached in this network namespace"`
+	Instructions []string   `json:"instructions" doc:"as the kernel runs them"`
+	VerifierLog  []string   `json:"verifierLog" doc:"with --log: what the verifier says"`
 }
 
 func (a *app) progShowCommand() *cobra.Command {
@@ -44,10 +44,10 @@ machine with much traffic every program then costs a little more.
 
 The kernel keeps no verifier log: --log FILE.o has the verifier look at the program
 again, from its object file, without attaching it.`,
-		Example: `  ziplinectl prog show from_endpoint --stats 5s
+		Example: `  ziplinectl prog show from_endpoint --stats=5s
   ziplinectl prog show count --log count.o`,
 		Args:        cobra.ExactArgs(1),
-		Annotations: map[string]string{needs: needsToChange},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(c *cobra.Command, args []string) error {
 			d, err := prog.Show(args[0])
 			if err != nil {
@@ -81,9 +81,9 @@ again, from its object file, without attaching it.`,
 
 func progShowRow(d *prog.Details) progShowJSON {
 	row := progShowJSON{
-		ProgramID: d.ID, Program: d.Name, Type: d.Type, Tag: d.Tag, LoadedAt: d.Loaded.UTC().Format(time.RFC3339),
-		UserID: d.UserID, MapIDs: append([]uint32{}, d.MapIDs...), JitedBytes: d.JitedBytes, StatsEnabled: d.StatsEnabled,
-		RunCount: d.RunCount, RunNanoseconds: d.RunTime.Nanoseconds(),
+		ProgramID: d.ID, Program: d.Name, Type: d.Type, Tag: d.Tag, LoadedAt: timestamp(d.Loaded),
+		UserID: d.UserID, Maps: append([]uint32{}, d.MapIDs...), JITBytes: d.JitedBytes, Statistics: d.StatsEnabled,
+		Runs: d.RunCount, RunTimeNs: d.RunTime.Nanoseconds(),
 		AttachedTo: []progJSON{}, Instructions: append([]string{}, d.Instructions...), VerifierLog: []string{},
 	}
 	for _, p := range d.AttachedTo {
@@ -99,13 +99,16 @@ func progShowTable(g *grid, p progShowJSON) {
 	for _, at := range p.AttachedTo {
 		g.row("attached", fmt.Sprintf("%s %s by %s, place %d", at.Device, at.Direction, at.Hook, at.Position))
 	}
-	g.row("maps", strings.Trim(fmt.Sprint(p.MapIDs), "[]"))
-	g.row("machine code", fmt.Sprintf("%d bytes", p.JitedBytes))
-	average := ""
-	if p.RunCount > 0 {
-		average = fmt.Sprintf(", %d ns each", uint64(p.RunNanoseconds)/p.RunCount)
+	g.row("maps", numbers(p.Maps))
+	g.row("machine code", fmt.Sprintf("%d bytes", p.JITBytes))
+	switch {
+	case p.Runs > 0:
+		g.row("runs", fmt.Sprintf("%d, %d ns each", p.Runs, uint64(p.RunTimeNs)/p.Runs))
+	case p.Statistics:
+		g.row("runs", "0")
+	default:
+		g.row("runs", "none counted: the kernel's statistics are off (--stats)")
 	}
-	g.row("runs", fmt.Sprintf("%d%s", p.RunCount, average))
 	for _, line := range p.Instructions {
 		g.row("instruction", strings.TrimSpace(line))
 	}

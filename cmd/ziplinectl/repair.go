@@ -3,8 +3,6 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"maps"
 	"path/filepath"
 
@@ -44,22 +42,19 @@ leases. What follows from neither is listed with the reason and stays as it is:
 forwarding, the segment, slowPathMark, egressIP and whether to masquerade are
 written down nowhere else. Exit code 3 says that something stays.`,
 		Example:     "  ziplinectl repair --dry-run",
-		Annotations: map[string]string{needs: needsToChange},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(*cobra.Command, []string) error {
 			evidence, err := a.evidence(cacheDirs, dataDirs)
 			if err != nil {
 				return err
 			}
 			found, err := datapath.Repair(evidence, dryRun)
-			if err != nil && len(found) == 0 {
-				return err
-			}
-			return errors.Join(err, a.printRepaired(found, dryRun))
+			return a.printRepaired(found, dryRun, err)
 		},
 	})
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only list what would be changed")
-	c.Flags().StringSliceVar(&cacheDirs, "cache-dir", []string{"/var/lib/cni", "/var/lib/cni/cache"}, "directory of libcni's cache, which has the directory results")
-	c.Flags().StringSliceVar(&dataDirs, "data-dir", []string{"/var/lib/cni/networks"}, "directory of leases, as ipam.dataDir")
+	c.Flags().StringArrayVar(&cacheDirs, "cache-dir", []string{"/var/lib/cni", "/var/lib/cni/cache"}, "directory of libcni's cache, which has the directory results (more: repeat)")
+	bindDataDirs(c, &dataDirs)
 	return c
 }
 
@@ -69,7 +64,7 @@ func (a *app) evidence(cacheDirs, dataDirs []string) (datapath.Evidence, error) 
 	for _, dir := range cacheDirs {
 		specs, err := cni.CachedSpecs(dir)
 		if err != nil {
-			_, _ = fmt.Fprintln(a.err, "ziplinectl: left out:", err) // a hint
+			a.say("left out: %v", err)
 		}
 		maps.Copy(e.Specs, specs)
 	}
@@ -105,31 +100,38 @@ func addLeases(to map[string]datapath.Leased, dir, network string) error {
 	return nil
 }
 
-func (a *app) printRepaired(found []datapath.Repaired, dryRun bool) error {
+// printRepaired prints what was found, also where repair could not go on: its error
+// is more than that something stays.
+func (a *app) printRepaired(found []datapath.Repaired, dryRun bool, err error) error {
+	if err != nil && len(found) == 0 {
+		return err
+	}
 	list := []repairJSON{}
 	stays := false
 	for _, r := range found {
 		list = append(list, repairJSON(r))
 		stays = stays || !r.Mended
 	}
-	err := a.print(list, func(g *grid) {
-		if len(list) == 0 {
-			return
-		}
-		g.heading("STATE", "DEVICE", "OBJECT", "WRONG", "REASON")
-		for _, r := range list {
-			state := g.good("mended")
-			switch {
-			case !r.Mended:
-				state = g.bad("stays")
-			case dryRun:
-				state = "would mend"
-			}
-			g.row(state, r.Device, r.Object, r.Wrong, r.Reason)
-		}
-	})
-	if err == nil && stays {
+	printErr := printDone(a, list, func(g *grid) { repairRows(g, list, dryRun) })
+	switch {
+	case err != nil:
+		return err
+	case printErr == nil && stays:
 		return errFindings
 	}
-	return err
+	return printErr
+}
+
+func repairRows(g *grid, list []repairJSON, dryRun bool) {
+	g.heading("STATE", "DEVICE", "OBJECT", "WRONG", "REASON")
+	for _, r := range list {
+		state := g.good("mended")
+		switch {
+		case !r.Mended:
+			state = g.bad("stays")
+		case dryRun:
+			state = "would mend"
+		}
+		g.row(state, r.Device, r.Object, r.Wrong, r.Reason)
+	}
 }

@@ -4,11 +4,13 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/zipline-cni/zipline/datapath"
 	"github.com/zipline-cni/zipline/internal/testrig"
 )
 
@@ -203,5 +205,25 @@ func TestRepairMakesUpNothing(t *testing.T) {
 	w.leftovers()
 	if mended, stays := repair(); len(mended) != 0 || !strings.Contains(strings.Join(stays, " "), "no other endpoint of its network") {
 		t.Errorf("mended %v, stays %v", mended, stays)
+	}
+}
+
+// TestRepairTellsItsError does so beside what stays, which is exit code 3 alone.
+func TestRepairTellsItsError(t *testing.T) {
+	stays := []datapath.Repaired{{Object: "configuration", Wrong: "is not known"}}
+	refused := errors.New("refused")
+	for _, c := range []struct {
+		found []datapath.Repaired
+		err   error
+		code  int
+		rows  int
+	}{
+		{nil, nil, exitOK, 0}, {nil, refused, exitFailure, 0}, {stays, nil, exitFindings, 2}, {stays, refused, exitFailure, 2},
+	} {
+		var out, errs strings.Builder
+		err := (&app{streams: streams{out: &out, err: &errs}}).printRepaired(c.found, false, c.err)
+		if exitCode(err) != c.code || strings.Count(out.String(), "\n") != c.rows || c.code == exitOK && !strings.Contains(errs.String(), "nothing to do") {
+			t.Errorf("%v, %v: exit code %d, %v, stdout %q, stderr %q", c.found, c.err, exitCode(err), err, out.String(), errs.String())
+		}
 	}
 }

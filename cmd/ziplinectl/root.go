@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"os/signal"
 	"slices"
 	"strings"
@@ -38,6 +39,11 @@ type streams struct {
 	terminal bool
 }
 
+// say writes a line that is not the result: an error or a hint.
+func (s streams) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(s.err, "ziplinectl: "+format+"\n", args...) // nowhere else to say it
+}
+
 // app is what the commands share.
 type app struct {
 	streams
@@ -49,12 +55,16 @@ type app struct {
 func run(args []string, s streams) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second one ends what does not heed the first
 	root := newRoot(&app{streams: s})
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	code := exitCode(err)
-	if err != nil && code != exitFindings {
-		_, _ = fmt.Fprintln(s.err, "ziplinectl:", err) // nowhere else to say it
+	switch {
+	case code == exitPermission && os.Geteuid() != 0:
+		s.say("%v: run it as root", err)
+	case err != nil && code != exitFindings:
+		s.say("%v", err)
 	}
 	return code
 }
@@ -87,10 +97,11 @@ namespace that it runs in.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, and something on the node
 is not as it should be; 4 not permitted.`,
-		Version:       release,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		Version:                    release,
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
+		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetOut(a.out)
 	root.SetErr(a.err)
@@ -145,10 +156,14 @@ func strictArgs(c *cobra.Command) {
 		check = cobra.NoArgs
 	}
 	c.Args = func(c *cobra.Command, args []string) error {
-		if err := check(c, args); err != nil {
-			return usageError{err}
+		err := check(c, args)
+		if err == nil {
+			return nil
 		}
-		return nil
+		if like := c.SuggestionsFor(strings.Join(args[:min(len(args), 1)], "")); len(like) > 0 {
+			err = fmt.Errorf("%w: do you mean %s?", err, strings.Join(like, " or "))
+		}
+		return usageError{err}
 	}
 	for _, child := range c.Commands() {
 		strictArgs(child)

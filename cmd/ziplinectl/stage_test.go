@@ -96,14 +96,7 @@ func (s *stage) attach(conf string) *actor {
 // run executes ziplinectl in the node.
 func (s *stage) run(args ...string) (code int, stdout, stderr string) {
 	s.tb.Helper()
-	err := s.Node.Do(func() error {
-		code, stdout, stderr = execute(s.tb, args...)
-		return nil
-	})
-	if err != nil {
-		s.tb.Fatalf("ziplinectl %s: %v", strings.Join(args, " "), err)
-	}
-	return code, stdout, stderr
+	return inNode(s.tb, s.Node, args...)
 }
 
 // ask executes ziplinectl -o json in the node, which has to succeed without a

@@ -78,7 +78,7 @@ func (a *app) statusCommand() *cobra.Command {
 be; each finding says how to mend it.`,
 		Example: `  ziplinectl status
   ziplinectl status -o json | jq .findings`,
-		Annotations: map[string]string{needs: needsToRead},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(*cobra.Command, []string) error {
 			overview, err := datapath.Survey()
 			if err != nil {
@@ -171,7 +171,7 @@ func statusRows(g *grid, v *statusJSON) {
 func (v *statusJSON) tierText(g *grid) string {
 	text := v.Tier
 	if !v.Loaded {
-		text += ", nothing loaded yet"
+		text += ", nothing loaded"
 	}
 	if v.Tier == string(loader.TierConntrack) {
 		return g.good(text)

@@ -30,7 +30,7 @@ func (a *app) loadCommand() *cobra.Command {
 and prints what it did; nothing where they are loaded. Where another version is
 loaded it is replaced, as upgrade does.`,
 		Example:     "  ziplinectl load",
-		Annotations: map[string]string{needs: needsToChange},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(*cobra.Command, []string) error {
 			steps, err := loader.Site{}.Load()
 			return a.printSteps(steps, err)
@@ -51,8 +51,9 @@ published in the maps (after unload; use repair): the programs of a host veth dr
 what comes from addresses that are not leased to it. --force attaches all the same.`,
 		Example: `  ziplinectl attach zlabcd123456789
   ziplinectl attach eth0 --uplink`,
-		Args:        cobra.ExactArgs(1),
-		Annotations: map[string]string{needs: needsToChange},
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeFirst(deviceWords),
+		Annotations:       map[string]string{needs: needsRoot},
 		RunE: func(_ *cobra.Command, args []string) error {
 			attach := datapath.AttachEndpoint
 			if uplink {
@@ -75,9 +76,10 @@ func (a *app) detachCommand() *cobra.Command {
 stack carries its packets from then on: slower, and none is lost. Programs of
 others stay. An uplink is attached again by the next ADD or CHECK of an endpoint
 that uses it, a host veth only by attach or repair.`,
-		Example:     "  ziplinectl detach eth0",
-		Args:        cobra.ExactArgs(1),
-		Annotations: map[string]string{needs: needsToChange},
+		Example:           "  ziplinectl detach eth0",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeFirst(deviceWords),
+		Annotations:       map[string]string{needs: needsRoot},
 		RunE: func(_ *cobra.Command, args []string) error {
 			steps, err := datapath.DetachDevice(args[0])
 			return a.printSteps(steps, err)
@@ -96,7 +98,7 @@ unless --force says that their traffic shall go through the stack from then on.
 The next ADD loads the programs again, for its own endpoint; those that are there
 get them back by repair.`,
 		Example:     "  ziplinectl unload --force",
-		Annotations: map[string]string{needs: needsToChange},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(*cobra.Command, []string) error {
 			steps, err := loader.Site{}.Unload(force)
 			return a.printSteps(steps, err)
@@ -116,7 +118,7 @@ replaced in one step and the maps stay, so no packet misses a program. It refuse
 to replace programs whose maps have another layout: there unload --force and then
 repair do it, with the stack carrying everything in between.`,
 		Example:     "  ziplinectl upgrade -o json",
-		Annotations: map[string]string{needs: needsToChange},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(*cobra.Command, []string) error {
 			steps, err := loader.Site{}.Upgrade()
 			return a.printSteps(steps, err)
@@ -133,19 +135,18 @@ func (a *app) printSteps(steps []loader.Step, err error) error {
 	for _, s := range steps {
 		list = append(list, stepJSON{actionOf(s), s.Device, s.Program, s.Hook, s.Old, s.ID})
 	}
-	printErr := a.print(list, func(g *grid) {
-		if len(list) == 0 {
-			return
-		}
-		g.heading("ACTION", "DEVICE", "PROGRAM", "HOOK", "OLD", "NEW")
-		for _, s := range list {
-			g.row(s.Action, s.Device, s.Program, s.Hook, idText(s.OldProgramID), idText(s.ProgramID))
-		}
-	})
+	printErr := printDone(a, list, func(g *grid) { stepRows(g, list) })
 	if err != nil {
 		return err
 	}
 	return printErr
+}
+
+func stepRows(g *grid, list []stepJSON) {
+	g.heading("ACTION", "DEVICE", "PROGRAM", "HOOK", "OLD", "NEW")
+	for _, s := range list {
+		g.row(s.Action, s.Device, s.Program, s.Hook, idText(s.OldProgramID), idText(s.ProgramID))
+	}
 }
 
 func actionOf(s loader.Step) string {

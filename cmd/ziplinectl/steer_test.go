@@ -5,14 +5,20 @@ package main
 import (
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/internal/testrig"
+	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
 // programsOn returns the names of the programs that the kernel has on a device,
@@ -63,10 +69,10 @@ func TestSteeringLosesNothing(t *testing.T) {
 	config := steerConfig(nil)
 	a := w.attach(config, true)
 	b := w.attachBy(a.runtime)
-	streams := map[string]*countedStream{
-		"neighbours": newCountedStream(t, &a.Namespace, &b.Namespace, netip.AddrPortFrom(b.v4, 4000)),
-		"IPv6":       newCountedStream(t, &b.Namespace, &a.Namespace, netip.AddrPortFrom(a.v6, 4001)),
-		"outside":    newCountedStream(t, &a.Namespace, w.Outside, netip.AddrPortFrom(testrig.OutsideIPv4, 4002)),
+	streams := map[string]*testutil.Stream{
+		"neighbours": newStream(t, &a.Namespace, &b.Namespace, netip.AddrPortFrom(b.v4, 4000)),
+		"IPv6":       newStream(t, &b.Namespace, &a.Namespace, netip.AddrPortFrom(a.v6, 4001)),
+		"outside":    newStream(t, &a.Namespace, w.Outside, netip.AddrPortFrom(testrig.OutsideIPv4, 4002)),
 	}
 	time.Sleep(100 * time.Millisecond)
 	steer := func(args ...string) (steps []stepJSON) {
@@ -120,7 +126,7 @@ func TestSteeringLosesNothing(t *testing.T) {
 	}
 	time.Sleep(100 * time.Millisecond)
 	for name, s := range streams {
-		s.wantAll(t, name)
+		s.WantAll(t, name)
 	}
 }
 
@@ -145,5 +151,49 @@ func TestAttachRefusesForeignDevices(t *testing.T) {
 	}
 	if out := w.mustCtl("detach", "foreign0"); !strings.Contains(out, "detached  foreign0  from_endpoint") {
 		t.Errorf("detach prints %q", out)
+	}
+}
+
+// TestNobodyIsToldWhatIsMissing runs every command as nobody: without capabilities,
+// and with those that do without root's own files.
+func TestNobodyIsToldWhatIsMissing(t *testing.T) {
+	w := newSteerWorld(t)
+	w.attach(steerConfig(nil), false)
+	for _, dir := range []string{filepath.Dir(w.path), filepath.Dir(filepath.Dir(w.path))} {
+		if err := os.Chmod(dir, 0o755); err != nil { // else it is the test's own
+			t.Fatal(err)
+		}
+	}
+	asNobody := func(capabilities []uintptr, line string) (code int, out string) {
+		t.Helper()
+		cmd := exec.Command(w.path, strings.Fields(line)...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}, AmbientCaps: capabilities}
+		err := w.Node.Do(func() error {
+			text, err := cmd.CombinedOutput()
+			out = string(text)
+			return err
+		})
+		if cmd.ProcessState == nil {
+			t.Fatalf("ziplinectl %s: %v", line, err)
+		}
+		return cmd.ProcessState.ExitCode(), out
+	}
+	for _, line := range []string{
+		"status", "networks", "endpoints", "leases", "programs", "maps", "load", "attach x", "detach x", "unload", "upgrade", "repair", "gc",
+		"prog attach x --dev lo --ingress", "prog list", "prog detach x --dev lo", "prog show x", "flows", "monitor", "metrics", "trace", "capture x -w -",
+	} {
+		if code, out := asNobody(nil, line); code != exitPermission || !strings.Contains(out, "run it as root") || strings.Count(out, "\n") != 1 {
+			t.Errorf("%s: exit code %d, %q", line, code, out)
+		}
+	}
+	if code, out := asNobody(nil, "doctor"); code != exitOK || !strings.Contains(out, "needs root") {
+		t.Errorf("doctor: exit code %d, %q", code, out)
+	}
+	capabilities := []uintptr{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN}
+	if code, out := asNobody(capabilities, "status"); code != exitPermission || !strings.Contains(out, "needs CAP_DAC_OVERRIDE: run it as root") {
+		t.Errorf("without the pins: exit code %d, %q", code, out)
+	}
+	if code, out := asNobody(append(capabilities, unix.CAP_DAC_OVERRIDE), "status"); code != exitOK {
+		t.Errorf("with the pins: exit code %d, %q", code, out)
 	}
 }

@@ -8,9 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"os/exec"
 	"path/filepath"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,12 +31,7 @@ type steerWorld struct {
 func newSteerWorld(tb testing.TB) *steerWorld {
 	tb.Helper()
 	testutil.RequireRoot(tb)
-	w := &steerWorld{tb: tb, path: filepath.Join(tb.TempDir(), "ziplinectl")}
-	build := exec.Command("go", "build", "-o", w.path, "./cmd/ziplinectl")
-	build.Dir = testutil.RepoRoot(tb)
-	if out, err := build.CombinedOutput(); err != nil {
-		tb.Fatalf("build ziplinectl: %v\n%s", err, out)
-	}
+	w := &steerWorld{tb: tb, path: buildCtl(tb)}
 	w.World = testrig.New(tb, testrig.Options{PluginPath: []string{reference.Plugins(tb), filepath.Dir(reference.BuildZipline(tb))}})
 	return w
 }
@@ -136,70 +129,23 @@ func newSteerPod(c *testrig.Container, result *types100.Result) *steerPod {
 	return p
 }
 
-// countedStream sends numbered datagrams until it is stopped.
-type countedStream struct {
-	sent, received atomic.Int64
-	in             net.PacketConn
-	out            net.Conn
-	done, ended    chan struct{}
-}
-
-func newCountedStream(tb testing.TB, from, to *testrig.Namespace, dst netip.AddrPort) *countedStream {
+// newStream begins a stream of datagrams between two namespaces.
+func newStream(tb testing.TB, from, to *testrig.Namespace, dst netip.AddrPort) *testutil.Stream {
 	tb.Helper()
-	s := &countedStream{done: make(chan struct{}), ended: make(chan struct{})}
+	var in *net.UDPConn
 	err := to.Do(func() (err error) {
-		s.in, err = net.ListenPacket("udp", dst.String())
+		in, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(dst))
 		return err
 	})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	_ = s.in.(*net.UDPConn).SetReadBuffer(4 << 20)
-	s.out, err = from.Dial("udp", dst, testrig.Socket{})
+	out, err := from.Dial("udp", dst, testrig.Socket{})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	_ = s.out.SetDeadline(time.Time{})
-	tb.Cleanup(func() { _ = s.in.Close(); _ = s.out.Close() })
-	go func() {
-		buf := make([]byte, 100)
-		for {
-			_, from, err := s.in.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			s.received.Add(1)
-			_, _ = s.in.WriteTo([]byte("answer"), from) // makes the flow an established one
-		}
-	}()
-	go func() {
-		defer close(s.ended)
-		for {
-			select {
-			case <-s.done:
-				return
-			case <-time.After(500 * time.Microsecond):
-				if _, err := s.out.Write([]byte("datagram")); err == nil {
-					s.sent.Add(1)
-				}
-			}
-		}
-	}()
-	return s
-}
-
-// wantAll stops the stream and fails the test unless everything arrived.
-func (s *countedStream) wantAll(tb testing.TB, what string) {
-	tb.Helper()
-	close(s.done)
-	<-s.ended
-	for deadline := time.Now().Add(testrig.Timeout); s.received.Load() < s.sent.Load() && time.Now().Before(deadline); {
-		time.Sleep(10 * time.Millisecond)
+	if err := out.SetDeadline(time.Time{}); err != nil {
+		tb.Fatal(err)
 	}
-	if sent, received := s.sent.Load(), s.received.Load(); sent < 100 || received != sent {
-		tb.Errorf("%s: %d of %d datagrams arrived, want all of at least 100", what, received, sent)
-	}
+	return testutil.NewStream(tb, in, out)
 }
-
-// outsideAddr is an address that a container reaches only by translation.
-func (w *steerWorld) outsideAddr() netip.Addr { return testrig.InternetIPv4 }

@@ -4,11 +4,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
-	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,11 +39,11 @@ shown because of --rate or because it came too fast is told on stderr at the end
 One process at a time can trace a node.
 
 JSON is one object per line; with --count it is a list of objects with endpoint,
-network, containerID, hook, verdict, reason, packets and bytes.`,
+network, containerId, hook, verdict, reason, packets and bytes.`,
 		Example: `  ziplinectl trace --endpoint 6f1c --verdict drop
   ziplinectl trace --address 10.77.0.0/16 --port 443 --limit 20
   ziplinectl trace --count --duration 10s`,
-		Annotations: map[string]string{needs: needsToRead},
+		Annotations: map[string]string{needs: needsRoot},
 		RunE:        func(c *cobra.Command, _ []string) error { return r.run(c.Context()) },
 	}
 	r.flags.register(c)
@@ -57,7 +54,7 @@ func (r *traceRun) run(ctx context.Context) (err error) {
 	if r.names, err = newEndpointNames(); err != nil {
 		return err
 	}
-	options, err := r.flags.options(r.names)
+	options, err := r.flags.options(r.names.list)
 	if err != nil {
 		return err
 	}
@@ -70,7 +67,7 @@ func (r *traceRun) run(ctx context.Context) (err error) {
 		ctx, cancel = context.WithTimeout(ctx, r.flags.duration)
 		defer cancel()
 	}
-	_, _ = fmt.Fprint(r.err, "watching; ends with Ctrl-C\n") // a hint
+	r.say("watching; ends with Ctrl-C")
 	if r.flags.count {
 		err = r.count(ctx)
 	} else {
@@ -146,7 +143,7 @@ func (r *traceRun) count(ctx context.Context) error {
 type traceCountJSON struct {
 	Endpoint    string `json:"endpoint" doc:"host device of the endpoint"`
 	Network     string `json:"network" doc:"its network"`
-	ContainerID string `json:"containerID" doc:"its container"`
+	ContainerID string `json:"containerId" doc:"its container"`
 	Hook        string `json:"hook" doc:"program"`
 	Verdict     string `json:"verdict" doc:"redirect, drop or next"`
 	Reason      string `json:"reason" doc:"in one word"`
@@ -159,34 +156,30 @@ func (r *traceRun) printCounts() error {
 	if err != nil {
 		return err
 	}
-	rows := []traceCountJSON{}
+	rows, labels := []traceCountJSON{}, []string{}
 	for _, c := range counts {
 		e := r.names.byIndex(c.Endpoint)
 		rows = append(rows, traceCountJSON{
 			e.HostDevice, e.Network, e.ContainerID, c.Hook.String(), c.Reason.Verdict().String(), c.Reason.Token(), c.Packets, c.Bytes,
 		})
+		labels = append(labels, r.names.label(c.Endpoint))
 	}
-	return r.print(rows, func(g *grid) {
-		g.heading("ENDPOINT", "HOOK", "VERDICT", "REASON", "PACKETS", "BYTES")
-		for i, row := range rows {
-			g.row(r.names.label(counts[i].Endpoint), row.Hook, r.paintVerdict(g, row.Verdict), row.Reason,
-				strconv.FormatUint(row.Packets, 10), strconv.FormatUint(row.Bytes, 10))
-		}
-	})
+	return r.print(rows, func(g *grid) { traceCountRows(g, rows, labels) })
+}
+
+func traceCountRows(g *grid, rows []traceCountJSON, labels []string) {
+	g.heading("ENDPOINT", "HOOK", "VERDICT", "REASON", "PACKETS", "BYTES")
+	for i, row := range rows {
+		g.row(labels[i], row.Hook, paintVerdict(g, row.Verdict), row.Reason, number(row.Packets), number(row.Bytes))
+	}
 }
 
 // printEvent writes a line.
 func (r *traceRun) printEvent(e *trace.Event) error {
 	if r.format == formatJSON {
-		if err := json.NewEncoder(r.out).Encode(r.eventJSON(e)); err != nil {
-			return fmt.Errorf("write json: %w", err)
-		}
-		return nil
+		return r.printLine(r.eventJSON(e), "")
 	}
-	if _, err := fmt.Fprintln(r.out, r.eventLine(e)); err != nil {
-		return fmt.Errorf("write event: %w", err)
-	}
-	return nil
+	return r.printLine(nil, r.eventLine(e))
 }
 
 // tellMissed says on stderr what was not shown.
@@ -196,10 +189,10 @@ func (r *traceRun) tellMissed() error {
 		return err
 	}
 	if missed.Lost > 0 {
-		_, _ = fmt.Fprintf(r.err, "%d events lost: they came faster than they could be read\n", missed.Lost)
+		r.say("%d events lost: they came faster than they could be read", missed.Lost)
 	}
 	if missed.Suppressed > 0 {
-		_, _ = fmt.Fprintf(r.err, "%d events not shown: over --rate %d a second\n", missed.Suppressed, r.flags.rate)
+		r.say("%d events not shown: over --rate %d a second", missed.Suppressed, r.flags.rate)
 	}
 	return nil
 }

@@ -32,33 +32,19 @@ func TestTraceUsage(t *testing.T) {
 	n := newWatchedNode(t, "direct", 1)
 	for _, line := range []string{
 		"--port 0", "--port 70000", "--address nowhere", "--protocol nope", "--verdict maybe", "--reason because",
-		"--hook there", "--endpoint nobody", "--verdict drop --reason direct", "--interval 1s", "--count --limit 3", "--duration -1s",
+		"--hook there", "--endpoint nobody", "--endpoint pod0 --network other", "--network other", "--verdict drop --reason direct", "--interval 1s", "--count --limit 3", "--duration -1s",
 	} {
-		var code int
-		var errs synced
-		if err := n.Node.Do(func() error {
-			code = run(append([]string{"trace"}, strings.Fields(line)...), streams{out: &synced{}, err: &errs})
-			return nil
-		}); err != nil {
-			t.Fatal(err)
-		}
-		if code != exitUsage || strings.Count(errs.String(), "\n") != 1 {
-			t.Errorf("%s: exit code %d, stderr %q", line, code, errs.String())
+		code, _, errs := inNode(t, n.Node, append([]string{"trace"}, strings.Fields(line)...)...)
+		if code != exitUsage || strings.Count(errs, "\n") != 1 {
+			t.Errorf("%s: exit code %d, stderr %q", line, code, errs)
 		}
 	}
 }
 
 func TestTraceWithoutPrograms(t *testing.T) {
 	n := newWatchedNode(t, "direct", 0)
-	var code int
-	var errs synced
-	if err := n.Node.Do(func() error {
-		code = run([]string{"trace"}, streams{out: &synced{}, err: &errs})
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if code != exitFailure || !strings.Contains(errs.String(), "not loaded on this node") {
-		t.Errorf("exit code %d, stderr %q", code, errs.String())
+	code, _, errs := inNode(t, n.Node, "trace")
+	if code != exitFailure || !strings.Contains(errs, "not loaded on this node") {
+		t.Errorf("exit code %d, stderr %q", code, errs)
 	}
 }

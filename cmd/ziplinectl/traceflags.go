@@ -6,32 +6,31 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/zipline-cni/zipline/bpf"
+	"github.com/zipline-cni/zipline/datapath"
 	"github.com/zipline-cni/zipline/loader/trace"
 )
 
 // traceFlags are the flags of trace.
 type traceFlags struct {
-	endpoints, networks, addresses, protocols, verdicts, reasons, hooks []string
-	ports                                                               []uint
-	count                                                               bool
-	interval, duration                                                  time.Duration
-	sample                                                              uint32
-	rate, limit                                                         uint64
+	endpoints                                      endpointFilter
+	addresses, protocols, verdicts, reasons, hooks []string
+	ports                                          []uint
+	count                                          bool
+	interval, duration                             time.Duration
+	sample                                         uint32
+	rate, limit                                    uint64
 }
 
 func (f *traceFlags) register(c *cobra.Command) {
 	flags := c.Flags()
-	flags.StringSliceVar(&f.endpoints, "endpoint", nil, "endpoint at either end: container id or a prefix of it, host device, or address")
-	flags.StringSliceVar(&f.networks, "network", nil, "network of an endpoint at either end")
+	f.endpoints.bindNames(c, "either end is an endpoint")
 	flags.StringSliceVar(&f.addresses, "address", nil, "address or prefix of either end, before or after translation")
 	flags.UintSliceVar(&f.ports, "port", nil, "port of either end, before or after translation")
 	flags.StringSliceVar(&f.protocols, "protocol", nil, "tcp, udp, icmp, icmpv6, sctp, arp, or a number")
@@ -44,13 +43,26 @@ func (f *traceFlags) register(c *cobra.Command) {
 	flags.Uint64Var(&f.rate, "rate", 1000, "show at most so many events a second; 0: all")
 	flags.DurationVar(&f.duration, "duration", 0, "end after this time")
 	flags.Uint64Var(&f.limit, "limit", 0, "end after so many events")
+	completeFlag(c, "protocol", func() []string { return append(slices.Sorted(maps.Keys(protocolNumbers)), "arp") })
+	completeFlag(c, "verdict", func() []string { return traceVerdicts })
+	completeFlag(c, "reason", func() []string { return slices.Sorted(maps.Keys(bpf.ReasonsByToken())) })
+	completeFlag(c, "hook", traceHooks)
+}
+
+var traceVerdicts = []string{"redirect", "drop", "next"}
+
+func traceHooks() (names []string) {
+	for hook := range int(bpf.Hooks) {
+		names = append(names, bpf.Hook(hook).String())
+	}
+	return names
 }
 
 // options makes of the flags what the tracer wants. Returns a usageError.
-func (f *traceFlags) options(names *endpointNames) (trace.Options, error) {
+func (f *traceFlags) options(all []datapath.Attached) (trace.Options, error) {
 	o := trace.Options{Count: f.count, Sample: f.sample, Rate: f.rate}
 	var errs []error
-	errs = append(errs, f.addPackets(&o.Filter), f.addDecisions(&o.Filter), f.addEndpoints(&o.Filter, names))
+	errs = append(errs, f.addPackets(&o.Filter), f.addDecisions(&o.Filter), f.addEndpoints(&o.Filter, all))
 	if f.count && (f.sample > 1 || f.limit > 0) {
 		errs = append(errs, errors.New("--count adds up every packet: no --sample and no --limit"))
 	}
@@ -70,9 +82,9 @@ func (f *traceFlags) options(names *endpointNames) (trace.Options, error) {
 
 func (f *traceFlags) addPackets(filter *trace.Filter) error {
 	for _, text := range f.addresses {
-		prefix, err := packetPrefix(text)
+		prefix, err := parsePrefix(text)
 		if err != nil {
-			return fmt.Errorf("address %q: want an address or a prefix", text)
+			return err
 		}
 		filter.Prefixes = append(filter.Prefixes, prefix)
 	}
@@ -83,48 +95,32 @@ func (f *traceFlags) addPackets(filter *trace.Filter) error {
 		filter.Ports = append(filter.Ports, uint16(port))
 	}
 	for _, text := range f.protocols {
-		number, known := protocolNames[text]
-		switch {
-		case text == "arp":
+		if text == "arp" {
 			filter.ARP = true
 			continue
-		case !known:
-			n, err := strconv.ParseUint(text, 10, 8)
-			if err != nil {
-				return fmt.Errorf("protocol %q: want %s, arp or a number", text, strings.Join(slices.Sorted(maps.Keys(protocolNames)), ", "))
-			}
-			number = uint8(n)
+		}
+		number, err := parseProtocol(text)
+		if err != nil {
+			return fmt.Errorf("%w, or arp", err)
 		}
 		filter.Protocols = append(filter.Protocols, number)
 	}
 	return nil
 }
 
-func packetPrefix(text string) (netip.Prefix, error) {
-	if addr, err := netip.ParseAddr(text); err == nil {
-		addr = addr.Unmap().WithZone("")
-		return netip.PrefixFrom(addr, addr.BitLen()), nil
-	}
-	prefix, err := netip.ParsePrefix(text)
-	return prefix.Masked(), err
-}
-
 // addDecisions adds hooks and reasons. A verdict is all of its reasons.
 func (f *traceFlags) addDecisions(filter *trace.Filter) error {
 	for _, text := range f.hooks {
-		hook := bpf.Hook(0)
-		for hook < bpf.Hooks && hook.String() != text {
-			hook++
+		hook := slices.Index(traceHooks(), text)
+		if hook < 0 {
+			return fmt.Errorf("hook %q: want one of %s", text, strings.Join(traceHooks(), ", "))
 		}
-		if hook == bpf.Hooks {
-			return fmt.Errorf("hook %q: want from_endpoint, from_uplink or to_device", text)
-		}
-		filter.Hooks = append(filter.Hooks, hook)
+		filter.Hooks = append(filter.Hooks, bpf.Hook(hook))
 	}
 	all := bpf.ReasonsByToken()
 	for _, text := range f.verdicts {
-		if text != "redirect" && text != "drop" && text != "next" {
-			return fmt.Errorf("verdict %q: want redirect, drop or next", text)
+		if !slices.Contains(traceVerdicts, text) {
+			return fmt.Errorf("verdict %q: want one of %s", text, strings.Join(traceVerdicts, ", "))
 		}
 	}
 	for _, text := range f.reasons {
@@ -147,24 +143,19 @@ func (f *traceFlags) addDecisions(filter *trace.Filter) error {
 	return nil
 }
 
-func (f *traceFlags) addEndpoints(filter *trace.Filter, names *endpointNames) error {
-	for _, text := range f.endpoints {
-		e, err := names.find(text)
-		if err != nil {
-			return err
-		}
-		filter.Devices = append(filter.Devices, e.Index)
-	}
-	if len(f.networks) == 0 {
+func (f *traceFlags) addEndpoints(filter *trace.Filter, all []datapath.Attached) error {
+	if !f.endpoints.given() {
 		return nil
 	}
-	indexes := names.ofNetworks(f.networks)
-	if len(f.endpoints) > 0 {
-		// Both must be met: an endpoint that is in the network.
-		filter.Devices = slices.DeleteFunc(filter.Devices, func(i int) bool { return !slices.Contains(indexes, i) })
-	} else {
-		filter.Devices = indexes
+	chosen, err := f.endpoints.choose(all)
+	if err != nil {
+		return err
 	}
-	filter.OnlyDevices = true
+	if len(chosen) == 0 {
+		return fmt.Errorf("no such endpoint of network %s on this node", strings.Join(f.endpoints.networks, ", "))
+	}
+	for _, e := range chosen {
+		filter.Devices = append(filter.Devices, e.Index)
+	}
 	return nil
 }

@@ -4,7 +4,6 @@ package main
 
 import (
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -39,10 +38,7 @@ func (n *watchedNode) tracers(t *testing.T) (count int) {
 // traceToKill starts a trace in a process of its own, and returns what kills it.
 func (n *watchedNode) traceToKill(t *testing.T) (kill func()) {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "ziplinectl")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	program := buildCtl(t)
 	cmd := exec.Command(program, "trace")
 	var errs synced
 	cmd.Stdout, cmd.Stderr = &synced{}, &errs

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -25,7 +26,7 @@ type traceEventJSON struct {
 	Time        string `json:"time" doc:"when, RFC 3339, UTC, to the nanosecond"`
 	Endpoint    string `json:"endpoint" doc:"host device of the endpoint that it is about: the sender, or the receiver of what comes from elsewhere; empty where neither is one"`
 	Network     string `json:"network" doc:"network of the endpoint"`
-	ContainerID string `json:"containerID" doc:"its container"`
+	ContainerID string `json:"containerId" doc:"its container"`
 	IfName      string `json:"ifName" doc:"the container's device"`
 	Peer        string `json:"peer" doc:"host device of the other end, where that is an endpoint too"`
 	Direction   string `json:"direction" doc:"out: from the endpoint, or from nobody's; in: to it"`
@@ -84,14 +85,14 @@ func (r *traceRun) eventLine(e *trace.Event) string {
 	if e.Translated() {
 		fmt.Fprintf(&b, " as %s", tupleText(e.Went))
 	}
-	fmt.Fprintf(&b, " len %d %s %s (%s)", e.Length, r.paintVerdict(g, e.Reason.Verdict().String()), e.Reason.Token(), e.Hook)
+	fmt.Fprintf(&b, " len %d %s %s (%s)", e.Length, paintVerdict(g, e.Reason.Verdict().String()), e.Reason.Token(), e.Hook)
 	if e.Known && e.Mark != 0 {
 		fmt.Fprintf(&b, " mark %#x", e.Mark)
 	}
 	return b.String()
 }
 
-func (r *traceRun) paintVerdict(g *grid, verdict string) string {
+func paintVerdict(g *grid, verdict string) string {
 	switch verdict {
 	case "drop":
 		return g.bad(verdict)
@@ -118,20 +119,10 @@ func tupleText(t trace.Tuple) string {
 	return t.Src.String() + " > " + t.Dst.String()
 }
 
-var protocolNames = map[string]uint8{
-	"icmp": unix.IPPROTO_ICMP, "tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP,
-	"icmpv6": unix.IPPROTO_ICMPV6, "sctp": unix.IPPROTO_SCTP,
-}
-
 func protocolText(t trace.Tuple) string {
 	switch t.EtherType {
 	case unix.ETH_P_IP, unix.ETH_P_IPV6:
-		for name, number := range protocolNames {
-			if number == t.Protocol {
-				return name
-			}
-		}
-		return fmt.Sprintf("ip-%d", t.Protocol)
+		return cmp.Or(protocolName(t.Protocol), fmt.Sprintf("ip-%d", t.Protocol))
 	case unix.ETH_P_ARP:
 		return "arp"
 	}

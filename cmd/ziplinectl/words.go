@@ -68,8 +68,6 @@ func texts[T fmt.Stringer](values []T) []string {
 	return list
 }
 
-func joined[T fmt.Stringer](values []T) string { return strings.Join(texts(values), ",") }
-
 // errorText is the text of an error, "" for none.
 func errorText(err error) string {
 	if err == nil {

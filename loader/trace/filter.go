@@ -27,10 +27,8 @@ type Filter struct {
 	// Ports, and Prefixes, of either end, before or after translation.
 	Ports    []uint16
 	Prefixes []netip.Prefix
-	// Devices are the host veths of endpoints of which either end is one. A
-	// filter with OnlyDevices wants nothing where there are none.
-	Devices     []int
-	OnlyDevices bool
+	// Devices are the host veths of endpoints of which either end is one.
+	Devices []int
 }
 
 // constants sets what the programs take for granted.
@@ -59,7 +57,7 @@ func (f *Filter) constants() map[string]any {
 		bpf.TraceVarWantArp: all || f.ARP, bpf.TraceVarWantOther: all,
 		bpf.TraceVarFilterPorts:    len(f.Ports) > 0,
 		bpf.TraceVarFilterPrefixes: len(f.Prefixes) > 0,
-		bpf.TraceVarFilterDevices:  len(f.Devices) > 0 || f.OnlyDevices,
+		bpf.TraceVarFilterDevices:  len(f.Devices) > 0,
 	}
 }
 
