@@ -5,7 +5,6 @@ package main_test
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -27,18 +26,8 @@ var secondHop = map[string]struct{ node, outside netip.Addr }{
 // default route is this one.
 func (top *topology) addSecondUplink(t *testing.T) {
 	t.Helper()
-	var outside *os.File
-	if err := top.Outside.Do(func() (err error) {
-		outside, err = os.Open("/proc/thread-self/ns/net")
-		return err
-	}); err != nil {
-		t.Fatalf("open namespace of outside: %v", err)
-	}
-	defer func() { _ = outside.Close() }()
-	top.Node.MustRun(t, "ip", "link", "add", secondUplink, "type", "veth", "peer", "name", secondUplink,
-		"netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), outside.Fd()))
+	top.Node.Wire(t, top.Outside, secondUplink, 1500)
 	for _, ns := range []*testrig.Namespace{&top.Node.Namespace, top.Outside} {
-		ns.MustRun(t, "ip", "link", "set", secondUplink, "up")
 		ns.SetSysctl(t, "ipv4/conf/all/rp_filter", "0") // answers come back another way
 		ns.SetSysctl(t, "ipv4/conf/"+secondUplink+"/rp_filter", "0")
 	}
