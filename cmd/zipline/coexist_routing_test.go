@@ -79,6 +79,9 @@ var detours = []struct {
 // changes its device is ended by the kernel.
 func TestPolicyRouting(t *testing.T) {
 	t.Parallel()
+	// An answer that the stack forwards takes away what the other direction is
+	// carried by: one has none.
+	outgoing := append(slices.Clone(bothProtocols), streamSpec{network: "udp", talk: answerOnce})
 	for _, v := range honest {
 		for _, d := range detours {
 			t.Run(v.name+", "+d.name, func(t *testing.T) {
@@ -90,7 +93,7 @@ func TestPolicyRouting(t *testing.T) {
 					keys["uplinks"] = d.uplinks
 				}
 				pods := top.attachAll(network{keys: keys}, 2)
-				streams := top.streams(t, ways[:1], pods, bothProtocols...)
+				streams := top.streams(t, ways[:1], pods, outgoing...)
 				top.account(t, streams...)
 				top.wantCarried(t, streams...)
 				wantLeavesBy(t, top, testrig.Uplink, secondUplink, streams)
@@ -100,7 +103,7 @@ func TestPolicyRouting(t *testing.T) {
 				if d.nft != "" {
 					top.Node.MustRunInput(t, d.nft, "nft", "-f", "-")
 				}
-				streams = append(streams, top.streams(t, ways[:1], pods, bothProtocols...)...)
+				streams = append(streams, top.streams(t, ways[:1], pods, outgoing...)...)
 				wantLeavesBy(t, top, secondUplink, testrig.Uplink, streams)
 				for _, f := range families {
 					top.detour(t, f, d.undo)
@@ -112,7 +115,7 @@ func TestPolicyRouting(t *testing.T) {
 					}
 				}
 				awaitEach(t, streams, "goes on", testrig.Timeout, func(s *stream) bool {
-					return s.there.moves(time.Now().Add(-time.Second)) && s.back.moves(time.Now().Add(-time.Second))
+					return s.there.moves(time.Now().Add(-time.Second)) && (s.talk != bothTalk || s.back.moves(time.Now().Add(-time.Second)))
 				})
 			})
 		}
