@@ -49,6 +49,10 @@ func (top *topology) addSecondUplink(t *testing.T) {
 
 func ipFlag(f family) string { return map[string]string{"IPv4": "-4", "IPv6": "-6"}[f.name] }
 
+// markStreams marks what containers send to the streams' ports.
+const markStreams = "table inet routing { chain pre { type filter hook prerouting priority mangle;" +
+	" iifgroup 31340 meta l4proto { tcp, udp } th dport " + streamPorts + " meta mark set 7; }; }"
+
 // detours are what an administrator does to send flows out of the second uplink.
 var detours = []struct {
 	name     string
@@ -63,7 +67,11 @@ var detours = []struct {
 	}, {
 		name: "a rule by mark",
 		do:   "rule add fwmark 7 lookup 100 pref 100", undo: "rule del pref 100",
-		nft: "table inet routing { chain pre { type filter hook prerouting priority mangle; iifgroup 31340 meta l4proto { tcp, udp } th dport " + streamPorts + " meta mark set 7; }; }",
+		nft: markStreams,
+	}, {
+		name: "a rule by mark, both uplinks accelerated",
+		do:   "rule add fwmark 7 lookup 100 pref 100", undo: "rule del pref 100",
+		nft: markStreams, uplinks: []string{"uplink*"},
 	}, {
 		name: "a route in the main table",
 		do:   "route add $internet via $hop dev uplink1", undo: "route del $internet via $hop dev uplink1",
