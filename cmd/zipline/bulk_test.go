@@ -134,7 +134,7 @@ func (l flow) bulkUDP(measure func()) {
 			received++
 		}
 	}
-	if lost > bulkDatagrams/100 {
+	if lost > bulkDatagrams/10 {
 		l.c.errorf("%d of %d datagrams were lost", lost, bulkDatagrams)
 	}
 }
