@@ -71,6 +71,7 @@ func TestSnapshotShowsEachKindOfChange(t *testing.T) {
 // TestSnapshotShowsEachEntry has two entries in a pinned map and takes one away.
 func TestSnapshotShowsEachEntry(t *testing.T) {
 	testutil.RequireProgram(t, "nft")
+	testutil.RequireProgram(t, "bpftool")
 	w := testrig.New(t, testrig.Options{})
 	w.Node.MustRun(t, "sh", "-c", `d=/sys/fs/bpf/zipline/1/v1; mkdir -p $d
 		bpftool map create $d/endpoints type hash key 2 value 1 entries 2 name endpoints flags 1
