@@ -121,8 +121,9 @@ var poorKernels = []struct {
 }{
 	{
 		name: "a kernel without conntrack functions",
-		command: "sed s/bpf_skb_ct_lookup/bpf_xxx_xx_xxxxxx/g /sys/kernel/btf/vmlinux > /run/vmlinux;" +
-			"mount --bind /run/vmlinux /sys/kernel/btf/vmlinux",
+		// The functions are the kernel's or a module's.
+		command: "for f in $(grep -l bpf_skb_ct_lookup /sys/kernel/btf/*); do copy=/run/$(basename $f);" +
+			"sed s/bpf_skb_ct_lookup/bpf_xxx_xx_xxxxxx/g $f > $copy; mount --bind $copy $f; done",
 		told: map[string]string{"tracked": "bpf_skb_ct_lookup"},
 	}, {
 		name:    "a kernel that does not describe its types",
