@@ -64,11 +64,6 @@ func established(protocol byte, client, dst, server, seen netip.AddrPort) *entry
 	return e
 }
 
-// untranslated returns an entry with no NAT.
-func untranslated(protocol byte, client, server netip.AddrPort) *entry {
-	return established(protocol, client, server, server, client)
-}
-
 // add enters the flow as if the stack had seen it so far.
 func (w *world) add(tb testing.TB, e *entry) {
 	tb.Helper()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
 
 	"github.com/zipline-cni/zipline/bpf"
@@ -74,8 +75,9 @@ func (s Site) Probe() *Report {
 	}
 }
 
-// HavePrograms loads the smallest tc program: nil, or [ErrNotPermitted] or
-// another reason why there is no eBPF for this process.
+// HavePrograms loads the smallest tc program, and reads the types that the kernel
+// describes (BTF), which ours are fitted to: nil, or [ErrNotPermitted],
+// [ErrNotSupported] or another reason why there is no eBPF for this process.
 func HavePrograms() error {
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type:         ebpf.SchedCLS,
@@ -85,7 +87,8 @@ func HavePrograms() error {
 	if err != nil {
 		return newLoadError(err)
 	}
-	return prog.Close()
+	_, err = btf.LoadKernelSpec()
+	return errors.Join(supported("types of the kernel", err), prog.Close())
 }
 
 // HaveRedirectPeer returns nil, or an error that is [ErrNotSupported] where the

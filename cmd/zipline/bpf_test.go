@@ -15,9 +15,9 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// detachPrograms takes every program from a device's ingress hook and returns a
+// detachPrograms takes every program from a side of a device and returns a
 // function that puts them back.
-func (top *topology) detachPrograms(t *testing.T, device string) func() {
+func (top *topology) detachPrograms(t *testing.T, device string, side ebpf.AttachType) func() {
 	t.Helper()
 	var programs []*ebpf.Program
 	var index int
@@ -27,7 +27,7 @@ func (top *topology) detachPrograms(t *testing.T, device string) func() {
 			return err
 		}
 		index = dev.Index
-		attached, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
+		attached, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: side})
 		if err != nil {
 			return fmt.Errorf("query programs of %s: %w", device, err)
 		}
@@ -38,7 +38,7 @@ func (top *topology) detachPrograms(t *testing.T, device string) func() {
 			}
 			programs = append(programs, program)
 			if err := link.RawDetachProgram(link.RawDetachProgramOptions{
-				Target: index, Program: program, Attach: ebpf.AttachTCXIngress,
+				Target: index, Program: program, Attach: side,
 			}); err != nil {
 				return fmt.Errorf("detach program: %w", err)
 			}
@@ -56,7 +56,7 @@ func (top *topology) detachPrograms(t *testing.T, device string) func() {
 			var errs []error
 			for _, program := range programs {
 				errs = append(errs, link.RawAttachProgram(link.RawAttachProgramOptions{
-					Target: index, Program: program, Attach: ebpf.AttachTCXIngress,
+					Target: index, Program: program, Attach: side,
 				}), program.Close())
 			}
 			return errors.Join(errs...)

@@ -112,7 +112,7 @@ func (l flow) bulkUDP(measure func()) {
 	conn := l.mustDial("udp", large)
 	const window = 16
 	data, buf := l.c.payload(1000, 0), make([]byte, 2000)
-	received := 0
+	received, lost := 0, 0
 	for sent := 0; sent < bulkDatagrams; {
 		for range window {
 			if _, err := conn.Write(data); err != nil {
@@ -127,10 +127,14 @@ func (l flow) bulkUDP(measure func()) {
 				return
 			}
 			if _, err := conn.Read(buf); err != nil {
-				received = sent // the rest is lost
+				lost += sent - received
+				received = sent
 				break
 			}
 			received++
 		}
+	}
+	if lost > bulkDatagrams/10 {
+		l.c.errorf("%d of %d datagrams were lost", lost, bulkDatagrams)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/zipline-cni/zipline/internal/testrig"
 )
 
@@ -122,8 +124,11 @@ var damages = []damage{
 	}},
 
 	// eBPF.
-	{name: "programs detached", names: []string{"$dev", "program"}, tiers: []variant{directTier}, make: func(t *testing.T, top *topology, p *pod) func() {
-		return top.detachPrograms(t, hostDevice(p))
+	{name: "program of ingress detached", names: []string{"$dev", "from_endpoint"}, tiers: []variant{directTier}, make: func(t *testing.T, top *topology, p *pod) func() {
+		return top.detachPrograms(t, hostDevice(p), ebpf.AttachTCXIngress)
+	}},
+	{name: "program of egress detached", names: []string{"$dev", "to_device"}, tiers: []variant{directTier}, make: func(t *testing.T, top *topology, p *pod) func() {
+		return top.detachPrograms(t, hostDevice(p), ebpf.AttachTCXEgress)
 	}},
 	{name: "endpoint map entry missing", names: []string{"endpoint", "10.77.0.2"}, tiers: []variant{directTier}, make: func(t *testing.T, top *topology, p *pod) func() {
 		return top.changeEndpoint(t, p.v4, func([]byte) []byte { return nil })

@@ -5,7 +5,6 @@ package main_test
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -27,18 +26,8 @@ var secondHop = map[string]struct{ node, outside netip.Addr }{
 // default route is this one.
 func (top *topology) addSecondUplink(t *testing.T) {
 	t.Helper()
-	var outside *os.File
-	if err := top.Outside.Do(func() (err error) {
-		outside, err = os.Open("/proc/thread-self/ns/net")
-		return err
-	}); err != nil {
-		t.Fatalf("open namespace of outside: %v", err)
-	}
-	defer func() { _ = outside.Close() }()
-	top.Node.MustRun(t, "ip", "link", "add", secondUplink, "type", "veth", "peer", "name", secondUplink,
-		"netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), outside.Fd()))
+	top.Node.Wire(t, top.Outside, secondUplink, 1500)
 	for _, ns := range []*testrig.Namespace{&top.Node.Namespace, top.Outside} {
-		ns.MustRun(t, "ip", "link", "set", secondUplink, "up")
 		ns.SetSysctl(t, "ipv4/conf/all/rp_filter", "0") // answers come back another way
 		ns.SetSysctl(t, "ipv4/conf/"+secondUplink+"/rp_filter", "0")
 	}
@@ -60,6 +49,10 @@ func (top *topology) addSecondUplink(t *testing.T) {
 
 func ipFlag(f family) string { return map[string]string{"IPv4": "-4", "IPv6": "-6"}[f.name] }
 
+// markStreams marks what containers send to the streams' ports.
+const markStreams = "table inet routing { chain pre { type filter hook prerouting priority mangle;" +
+	" iifgroup 31340 meta l4proto { tcp, udp } th dport " + streamPorts + " meta mark set 7; }; }"
+
 // detours are what an administrator does to send flows out of the second uplink.
 var detours = []struct {
 	name     string
@@ -74,7 +67,11 @@ var detours = []struct {
 	}, {
 		name: "a rule by mark",
 		do:   "rule add fwmark 7 lookup 100 pref 100", undo: "rule del pref 100",
-		nft: "table inet routing { chain pre { type filter hook prerouting priority mangle; iifgroup 31340 meta l4proto { tcp, udp } th dport " + streamPorts + " meta mark set 7; }; }",
+		nft: markStreams,
+	}, {
+		name: "a rule by mark, both uplinks accelerated",
+		do:   "rule add fwmark 7 lookup 100 pref 100", undo: "rule del pref 100",
+		nft: markStreams, uplinks: []string{"uplink*"},
 	}, {
 		name: "a route in the main table",
 		do:   "route add $internet via $hop dev uplink1", undo: "route del $internet via $hop dev uplink1",
@@ -90,6 +87,9 @@ var detours = []struct {
 // changes its device is ended by the kernel.
 func TestPolicyRouting(t *testing.T) {
 	t.Parallel()
+	// An answer that the stack forwards takes away what the other direction is
+	// carried by: one has none.
+	outgoing := append(slices.Clone(bothProtocols), streamSpec{network: "udp", talk: answerOnce})
 	for _, v := range honest {
 		for _, d := range detours {
 			t.Run(v.name+", "+d.name, func(t *testing.T) {
@@ -101,7 +101,7 @@ func TestPolicyRouting(t *testing.T) {
 					keys["uplinks"] = d.uplinks
 				}
 				pods := top.attachAll(network{keys: keys}, 2)
-				streams := top.streams(t, ways[:1], pods, bothProtocols...)
+				streams := top.streams(t, ways[:1], pods, outgoing...)
 				top.account(t, streams...)
 				top.wantCarried(t, streams...)
 				wantLeavesBy(t, top, testrig.Uplink, secondUplink, streams)
@@ -111,7 +111,7 @@ func TestPolicyRouting(t *testing.T) {
 				if d.nft != "" {
 					top.Node.MustRunInput(t, d.nft, "nft", "-f", "-")
 				}
-				streams = append(streams, top.streams(t, ways[:1], pods, bothProtocols...)...)
+				streams = append(streams, top.streams(t, ways[:1], pods, outgoing...)...)
 				wantLeavesBy(t, top, secondUplink, testrig.Uplink, streams)
 				for _, f := range families {
 					top.detour(t, f, d.undo)
@@ -123,7 +123,7 @@ func TestPolicyRouting(t *testing.T) {
 					}
 				}
 				awaitEach(t, streams, "goes on", testrig.Timeout, func(s *stream) bool {
-					return s.there.moves(time.Now().Add(-time.Second)) && s.back.moves(time.Now().Add(-time.Second))
+					return s.there.moves(time.Now().Add(-time.Second)) && (s.talk != bothTalk || s.back.moves(time.Now().Add(-time.Second)))
 				})
 			})
 		}

@@ -66,13 +66,13 @@ func TestDeletionLeavesNothing(t *testing.T) {
 				p := top.attach(network{})
 				inv := p.Invocation("DEL", p.config)
 				d.prepare(t, p, &inv)
-				for i, state := range []string{"first", "second"} {
+				for _, state := range []string{"first", "second"} {
 					reply := top.Node.Invoke(t, inv)
 					if err := reply.Err(); err != nil || reply.Stdout != "" {
 						t.Errorf("%s DEL: %v, stdout %q", state, err, reply.Stdout)
 					}
-					if diff := beside.Diff(top.Node.Snapshot(t), staysOnNode...); len(diff) > 0 && i == 0 {
-						t.Errorf("the node differs from before ADD:\n%s", strings.Join(diff, "\n"))
+					if diff := beside.Diff(top.Node.Snapshot(t), staysOnNode...); len(diff) > 0 {
+						t.Errorf("after the %s DEL the node differs from before ADD:\n%s", state, strings.Join(diff, "\n"))
 					}
 				}
 				if err := first.Ping(first.gw4); err != nil {

@@ -14,24 +14,30 @@ import (
 // TestForwarding shows which words and which switches of the node carry TCP and
 // UDP between neighbours past the stack.
 func TestForwarding(t *testing.T) {
+	both := []string{"iptables", "ip6tables"}
 	for _, c := range []struct {
 		name       string
 		forwarding string
-		netfilter  bool // bridge-nf-call-iptables
+		netfilter  []string // bridge-nf-call- and which of these are on
 		direct     bool
 	}{
-		{"direct", "direct", false, true},
-		{"direct where a bridge is filtered", "direct", true, true},
-		{"kernel", "kernel", false, false},
-		{"tracked", "tracked", false, false},
-		{"auto", "auto", false, true},
-		{"auto where a bridge is filtered", "auto", true, false},
-		{"no word", "", false, true},
-		{"no word where a bridge is filtered", "", true, false},
+		{"direct", "direct", nil, true},
+		{"direct where a bridge is filtered", "direct", both, true},
+		{"kernel", "kernel", nil, false},
+		{"tracked", "tracked", nil, false},
+		{"auto", "auto", nil, true},
+		{"auto where a bridge is filtered", "auto", both, false},
+		{"auto where a bridge is filtered for IPv4", "auto", both[:1], false},
+		{"auto where a bridge is filtered for IPv6", "auto", both[1:], false},
+		{"no word", "", nil, true},
+		{"no word where a bridge is filtered", "", both, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			top := newTopology(t, variant{c.name, "zipline", c.forwarding}, testrig.Options{BridgeNetfilter: c.netfilter})
+			top := newTopology(t, variant{c.name, "zipline", c.forwarding}, testrig.Options{})
+			for _, family := range c.netfilter {
+				top.Node.SetSysctl(t, "bridge/bridge-nf-call-"+family, "1")
+			}
 			testShortcut(t, top, c.direct)
 		})
 	}

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/zipline-cni/zipline/internal/testrig"
 )
@@ -101,8 +100,9 @@ func (api *kubeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// watch sends events of a list until the client goes. One that wants the present
-// objects first gets them, and the bookmark after.
+// watch sends events of a list until the client goes: what happens between two
+// watches of a client is not told to it. One that wants the present objects first
+// gets them, and the bookmark after.
 func (api *kubeAPI) watch(w http.ResponseWriter, r *http.Request, list *kubeList) {
 	watcher := &kubeWatcher{path: r.URL.Path, events: make(chan object, 100)}
 	api.mu.Lock()
@@ -131,8 +131,6 @@ func (api *kubeAPI) watch(w http.ResponseWriter, r *http.Request, list *kubeList
 			api.watchers = slices.DeleteFunc(api.watchers, func(other *kubeWatcher) bool { return other == watcher })
 			api.mu.Unlock()
 			return
-		case <-time.After(time.Minute):
-			return // the client asks again
 		}
 	}
 }

@@ -57,14 +57,14 @@ var safetyCases = []trafficCase{
 			}
 			send(net.HardwareAddr{2, 0, 0, 0, 0, 9}, 5001)
 			send(pods[0].HardwareAddr(t, testrig.IfName), 5002)
-			arrived := func(port uint16) bool {
-				_, ok := sniffer.Wait(func(c testrig.Captured) bool { return c.Src == f.addr(pods[0]) && c.DstPort == port }, testrig.Patience)
+			arrived := func(port uint16, timeout time.Duration) bool {
+				_, ok := sniffer.Wait(func(c testrig.Captured) bool { return c.Src == f.addr(pods[0]) && c.DstPort == port }, timeout)
 				return ok
 			}
-			if !arrived(5002) {
+			if !arrived(5002, testrig.Timeout) {
 				t.Errorf("%s: a packet with the container's own MAC did not arrive", f.name)
 			}
-			if arrived(5001) {
+			if arrived(5001, testrig.Patience) {
 				t.Errorf("%s: a packet with a foreign MAC arrived", f.name)
 			}
 		}

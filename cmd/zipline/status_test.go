@@ -10,6 +10,8 @@ import (
 
 	"github.com/zipline-cni/zipline/internal/reference"
 	"github.com/zipline-cni/zipline/internal/testrig"
+	"github.com/zipline-cni/zipline/internal/testutil"
+	"github.com/zipline-cni/zipline/loader"
 )
 
 // status executes STATUS as a runtime does, without a container's variables.
@@ -97,10 +99,73 @@ func TestUnusableBPFFS(t *testing.T) {
 				reach(t, &pods[0].Namespace, &pods[1].Namespace, f.addr(pods[1]))
 				reach(t, &pods[0].Namespace, top.Outside, f.outside)
 			}
+			check := pods[0].Invoke(t, "CHECK", withPrevResult(t, pods[0].config, pods[0].result))
+			if forwarding == "direct" {
+				wantError(t, check, codeCheckFailed, "forwarding", "falls back to the kernel's own")
+			} else {
+				mustSucceed(t, "CHECK", check)
+			}
 			top.del(pods[0])
 			top.del(pods[1])
 			top.wantNothingLeft(t, fresh)
 		})
+	}
+}
+
+// poorKernels are changes of what the node's kernel says about itself, so that
+// programs cannot be loaded with all that they have, or not at all.
+var poorKernels = []struct {
+	name    string
+	command string
+	told    map[string]string // of modes that cannot be had, words of what is missing
+}{
+	{
+		name: "a kernel without conntrack functions",
+		// The functions are the kernel's or a module's.
+		command: "for f in $(grep -l bpf_skb_ct_lookup /sys/kernel/btf/*); do copy=/run/$(basename $f);" +
+			"sed s/bpf_skb_ct_lookup/bpf_xxx_xx_xxxxxx/g $f > $copy; mount --bind $copy $f; done",
+		told: map[string]string{"tracked": "bpf_skb_ct_lookup"},
+	}, {
+		name:    "a kernel that does not describe its types",
+		command: "mount -t tmpfs none /sys/kernel/btf",
+		told:    map[string]string{"tracked": "types of the kernel", "direct": "types of the kernel"},
+	},
+}
+
+// TestAPoorerKernelIsTold attaches on a node whose kernel lacks something: ADD warns
+// and forwards another way, and STATUS and CHECK say so where the mode was asked
+// for by name.
+func TestAPoorerKernelIsTold(t *testing.T) {
+	for _, k := range poorKernels {
+		for _, v := range append([]variant{automatic}, tiers...) {
+			t.Run(k.name+", "+v.name, func(t *testing.T) {
+				t.Parallel()
+				top := newTopology(t, v, testrig.Options{})
+				testutil.RequireKernel(t, "conntrack functions", loader.HaveConntrack())
+				top.Node.MustRun(t, "sh", "-ec", k.command)
+				c, config := top.container(), network{}.config(v)
+				reply := c.Invoke(t, "ADD", config)
+				if err := reply.Err(); err != nil {
+					t.Fatal(err)
+				}
+				if warns := strings.Contains(reply.Stderr, "warning"); warns == (v == kernelTier) {
+					t.Errorf("stderr %q; want a warning: %v", reply.Stderr, !warns)
+				}
+				p, other := newPod(t, c, config, parseResult(t, reply.Stdout)), top.attach(network{})
+				for _, f := range families {
+					reach(t, &p.Namespace, &other.Namespace, f.addr(other))
+					reach(t, &p.Namespace, top.Outside, f.outside)
+				}
+				status, check := top.status(config), p.Invoke(t, "CHECK", withPrevResult(t, config, p.result))
+				if missing := k.told[v.forwarding]; missing != "" {
+					wantError(t, status, 50, "forwarding", missing)
+					wantError(t, check, codeCheckFailed, "forwarding", "falls back to the kernel's own: "+missing)
+				} else {
+					mustSucceed(t, "STATUS", status)
+					mustSucceed(t, "CHECK", check)
+				}
+			})
+		}
 	}
 }
 

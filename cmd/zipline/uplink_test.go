@@ -3,67 +3,20 @@
 package main_test
 
 import (
-	"fmt"
-	"net"
 	"slices"
 	"testing"
-
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 
 	"github.com/zipline-cni/zipline/internal/testrig"
 )
 
-// programsOn returns the names of the programs on both sides of a device.
-func (top *topology) programsOn(t *testing.T, device string) (names []string) {
-	t.Helper()
-	err := top.Node.Do(func() error {
-		dev, err := net.InterfaceByName(device)
-		if err != nil {
-			return err
-		}
-		for _, side := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
-			attached, err := link.QueryPrograms(link.QueryOptions{Target: dev.Index, Attach: side})
-			if err != nil {
-				return fmt.Errorf("query programs of %s: %w", device, err)
-			}
-			for _, p := range attached.Programs {
-				name, err := programName(p.ID)
-				if err != nil {
-					return err
-				}
-				names = append(names, name)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return names
-}
-
-func programName(id ebpf.ProgramID) (string, error) {
-	program, err := ebpf.NewProgramFromID(id)
-	if err != nil {
-		return "", err
-	}
-	defer program.Close()
-	info, err := program.Info()
-	if err != nil {
-		return "", err
-	}
-	return info.Name, nil
-}
-
 func (top *topology) wantPrograms(t *testing.T, device string, want ...string) {
 	t.Helper()
-	if have := top.programsOn(t, device); !slices.Equal(have, want) {
+	if have := top.Node.Programs(t, device); !slices.Equal(have, want) {
 		t.Errorf("%s has programs %v, want %v", device, have, want)
 	}
 }
 
-var uplinkPrograms = []string{"from_uplink", "to_device"}
+var uplinkPrograms = []string{"ingress from_uplink", "egress to_device"}
 
 // TestUplinks: which devices have the programs of an uplink, and for how long.
 func TestUplinks(t *testing.T) {
@@ -109,7 +62,7 @@ func TestUplinks(t *testing.T) {
 			wantAll("after the first ADD")
 			// The first endpoint's own device is no uplink, whatever the globs say.
 			second := top.attach(n)
-			top.wantPrograms(t, hostDevice(first), "from_endpoint", "to_device")
+			top.wantPrograms(t, hostDevice(first), "ingress from_endpoint", "egress to_device")
 			remake(top, t)
 			mustSucceed(t, "CHECK", first.Invoke(t, "CHECK", withPrevResult(t, first.config, first.result)))
 			wantAll("after an uplink was made again and a CHECK")

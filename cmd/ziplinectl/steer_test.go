@@ -3,7 +3,6 @@
 package main
 
 import (
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -13,56 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/internal/testrig"
 	"github.com/zipline-cni/zipline/internal/testutil"
 )
-
-// programsOn returns the names of the programs that the kernel has on a device,
-// by TCX or clsact.
-func (w *steerWorld) programsOn(device string) (names []string) {
-	w.tb.Helper()
-	err := w.Node.Do(func() error {
-		dev, err := net.InterfaceByName(device)
-		if err != nil {
-			return err
-		}
-		for _, side := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
-			result, err := link.QueryPrograms(link.QueryOptions{Target: dev.Index, Attach: side})
-			if err != nil {
-				continue // no TCX: then tc says it below
-			}
-			for _, p := range result.Programs {
-				program, err := ebpf.NewProgramFromID(p.ID)
-				if err != nil {
-					return err
-				}
-				info, err := program.Info()
-				if err != nil {
-					return err
-				}
-				names = append(names, info.Name)
-				_ = program.Close() // only read from
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		w.tb.Fatal(err)
-	}
-	for _, side := range []string{"ingress", "egress"} {
-		out, _ := w.Node.Run("tc", "filter", "show", "dev", device, side) // fails without a qdisc
-		for line := range strings.Lines(out) {
-			if strings.Contains(line, "zipline/") {
-				names = append(names, strings.TrimSpace(line))
-			}
-		}
-	}
-	return names
-}
 
 func TestSteeringLosesNothing(t *testing.T) {
 	w := newSteerWorld(t)
@@ -84,7 +38,7 @@ func TestSteeringLosesNothing(t *testing.T) {
 		if steps := steer("detach", a.device); len(steps) == 0 {
 			t.Error("detach did nothing")
 		}
-		if lines := w.programsOn(a.device); len(lines) != 0 {
+		if lines := w.Node.Programs(t, a.device); len(lines) != 0 {
 			t.Errorf("after detach the kernel has %v", lines)
 		}
 		steer("detach", testrig.Uplink)
@@ -93,7 +47,7 @@ func TestSteeringLosesNothing(t *testing.T) {
 		if steps := steer("attach", a.device); len(steps) != 0 {
 			t.Errorf("attach again did %v", steps)
 		}
-		if len(w.programsOn(a.device)) == 0 || len(w.programsOn(testrig.Uplink)) == 0 {
+		if len(w.Node.Programs(t, a.device)) == 0 || len(w.Node.Programs(t, testrig.Uplink)) == 0 {
 			t.Error("attached, and the kernel has no programs")
 		}
 		steer("upgrade")
@@ -103,7 +57,7 @@ func TestSteeringLosesNothing(t *testing.T) {
 	}
 	steer("unload", "--force")
 	for _, device := range []string{a.device, b.device, testrig.Uplink} {
-		if lines := w.programsOn(device); len(lines) != 0 {
+		if lines := w.Node.Programs(t, device); len(lines) != 0 {
 			t.Errorf("after unload the kernel has %v on %s", lines, device)
 		}
 	}
@@ -120,7 +74,7 @@ func TestSteeringLosesNothing(t *testing.T) {
 	}
 	w.repaired(a.runtime.CacheDir())
 	for _, device := range []string{a.device, b.device, testrig.Uplink} {
-		if len(w.programsOn(device)) == 0 {
+		if len(w.Node.Programs(t, device)) == 0 {
 			t.Errorf("after repair the kernel has no programs on %s", device)
 		}
 	}

@@ -20,7 +20,7 @@ var ebpfChecks = []Check{
 	{"jit", topicEBPF, "programs are compiled, not interpreted", "interpreted: slower than the stack", checkJIT},
 	{"redirect-peer", topicEBPF, "bpf_redirect_peer", "missing: tier kernel", checkRedirectPeer},
 	{"conntrack-functions", topicEBPF, "programs can look up conntrack", "they cannot: tier direct", checkConntrackFunctions},
-	{"btf", topicEBPF, "type information of the kernel", "missing: programs cannot look up conntrack", checkBTF},
+	{"btf", topicEBPF, "type information of the kernel", "missing: the programs cannot be loaded", checkBTF},
 	{"btf-conntrack", topicEBPF, "type information of nf_conntrack, where it is a module", "missing: programs cannot look up conntrack", checkModuleBTF},
 	{"tcx", topicEBPF, "the TCX hook", "missing: clsact serves (info)", checkTCX},
 	{"memlock", topicEBPF, "RLIMIT_MEMLOCK, where maps count against it", "too small, and this process cannot raise it", checkMemlock},
@@ -40,7 +40,7 @@ func wanting(err error, works string, bad Finding) []Finding {
 }
 
 func checkPrograms(n *node) []Finding {
-	bad := Finding{Level: Warning, Means: "the kernel forwards everything (tier kernel)", Advice: "use a kernel with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF"}
+	bad := Finding{Level: Warning, Means: "the kernel forwards everything (tier kernel)", Advice: "use a kernel with CONFIG_BPF_SYSCALL, CONFIG_NET_CLS_BPF and CONFIG_DEBUG_INFO_BTF"}
 	err := n.programs()
 	if errors.Is(err, loader.ErrNotPermitted) {
 		bad.Advice = "allow the bpf system call to the container runtime: its seccomp profile, its security module"
@@ -111,7 +111,7 @@ func checkTCX(n *node) []Finding {
 func checkBTF(*node) []Finding {
 	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
 		return []Finding{{
-			Level: Warning, Found: oneLine(err), Means: "programs cannot call the kernel's conntrack functions (tier direct)",
+			Level: Warning, Found: oneLine(err), Means: "the programs cannot be fitted to the kernel, which forwards everything (tier kernel)",
 			Advice: "use a kernel with CONFIG_DEBUG_INFO_BTF",
 		}}
 	}

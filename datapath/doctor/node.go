@@ -79,20 +79,6 @@ func mayTry() bool {
 // path returns where a file of the node is.
 func (n *node) path(name string) string { return filepath.Join("/", n.Root, name) }
 
-// read returns a file of the node, trimmed; empty where there is none.
-func (n *node) read(name string) string {
-	data, err := os.ReadFile(n.path(name))
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(data))
-}
-
-func (n *node) exists(name string) bool {
-	_, err := os.Stat(n.path(name))
-	return err == nil
-}
-
 // sysctl returns a value of the kernel by its path below /proc/sys. The second
 // value is false where there is none to be read.
 func (n *node) sysctl(name string) (string, bool) {

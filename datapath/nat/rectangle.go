@@ -31,8 +31,6 @@ func (s span) contains(o span) bool { return !o.first.Less(s.first) && !s.last.L
 
 func (s span) overlaps(o span) bool { return !s.last.Less(o.first) && !o.last.Less(s.first) }
 
-func (s span) has(a netip.Addr) bool { return s.contains(span{a, a}) }
-
 // minus returns the parts of s before and behind o, which overlaps s.
 func (s span) minus(o span) []span {
 	var rest []span

@@ -27,15 +27,18 @@ type tally struct {
 
 // redirected is the number of packets that eBPF has carried past the stack.
 func (t tally) redirected() uint64 {
-	return t.reasons[bpf.ZiplineReasonREASON_DIRECT] + t.reasons[bpf.ZiplineReasonREASON_TRACKED_LOCAL] +
-		t.reasons[bpf.ZiplineReasonREASON_TRACKED_UPLINK]
+	return t.packets(bpf.VerdictRedirect)
 }
 
 // handed is the number of packets of traffic that were left to the stack.
 func (t tally) handed() uint64 {
+	return t.packets(bpf.VerdictNext)
+}
+
+func (t tally) packets(verdict bpf.Verdict) uint64 {
 	var n uint64
 	for reason, packets := range t.reasons {
-		if reason.Verdict() == bpf.VerdictNext && !reason.OwnAccount() {
+		if reason.Verdict() == verdict && !reason.OwnAccount() {
 			n += packets
 		}
 	}

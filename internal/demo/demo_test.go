@@ -21,7 +21,7 @@ import (
 func runDemo(t *testing.T, h hooks) (string, error) {
 	t.Helper()
 	testutil.RequireRoot(t)
-	for _, program := range []string{"ip", "nft", "iptables", "conntrack", "ping", "bpftool"} {
+	for _, program := range []string{"ip", "nft", "iptables", "conntrack", "ping"} {
 		testutil.RequireProgram(t, program)
 	}
 	var stdout, stderr bytes.Buffer

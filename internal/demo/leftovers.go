@@ -22,6 +22,7 @@ var kinds = []struct {
 	{"addresses", regexp.MustCompile(`^address zl`)},
 	{"routes", regexp.MustCompile(`^route (unreachable )?10\.62\.|^route .* dev zl`)},
 	{"neighbours", regexp.MustCompile(`^neighbour 10\.62\.`)},
+	{"programs", regexp.MustCompile(`^program `)},
 	{"nft elements", regexp.MustCompile(`^nft table inet zipline.*\| element`)},
 	{"firewall's rules", regexp.MustCompile(`^nft table ip filter.* 10\.62\.`)},
 	{"leases", regexp.MustCompile(`^file /var/lib/cni/networks/[^/]+/10\.62\.`)},

@@ -14,6 +14,9 @@
 //
 // Nothing of a world has a name outside of it. Its namespaces are held by file
 // descriptors of the test process only and vanish with that process, however it
-// ends. Functions that take a testing.TB fail the test when the rig itself
-// breaks; what a test may expect to go wrong is returned as an error.
+// ends. What a plugin that is killed with it may leave is the machine's switch for
+// grace periods: the next process puts that back.
+//
+// Functions that take a testing.TB fail the test when the rig itself breaks; what a
+// test may expect to go wrong is returned as an error.
 package testrig

@@ -19,8 +19,8 @@ func (w *World) NewHost(tb testing.TB, name string) *Namespace {
 	return ns
 }
 
-// Wire joins two machines, neither of them the node, by a veth pair that is up and
-// has this name and MTU at both ends.
+// Wire joins two machines by a veth pair that is up and has this name and MTU at
+// both ends.
 func (ns *Namespace) Wire(tb testing.TB, other *Namespace, device string, mtu int) {
 	tb.Helper()
 	ns.MustRun(tb, "ip", "link", "add", device, "mtu", fmt.Sprint(mtu), "type", "veth",

@@ -51,20 +51,49 @@ func newNode(tb testing.TB, opts Options) *Node {
 // expedited is the machine's switch for grace periods.
 const expedited = "/sys/kernel/rcu_expedited"
 
-// wasNormal says whether the switch was off when this process made its first node.
-var wasNormal = sync.OnceValue(func() bool {
-	value, err := os.ReadFile(expedited)
-	return err == nil && strings.TrimSpace(string(value)) == "0"
-})
+// expeditedNote says that nodes are there, and that the switch was off before. A
+// process that is killed leaves it behind, for the next one to know.
+const expeditedNote = "/run/zipline-testrig"
+
+// wasNormal says whether the switch was off when this process made its first node,
+// or would have been but for a process of ours that was killed.
+var wasNormal = sync.OnceValue(func() bool { return isNormal(expedited, expeditedNote) })
+
+func isNormal(knob, note string) bool {
+	value, err := os.ReadFile(knob)
+	if err == nil && strings.TrimSpace(string(value)) == "0" {
+		return true
+	}
+	_, noteErr := os.Stat(note)
+	return err == nil && noteErr == nil
+}
+
+// expediting counts the nodes of this process.
+var expediting struct {
+	sync.Mutex
+	nodes int
+}
 
 // keepExpedited switches it off after the test: the note by which a killed
-// process asks the next one to do so lies in the node's own /run and goes with it.
+// plugin asks the next one to do so lies in the node's own /run and goes with it.
+// All of it is best effort: a switch that stays on only costs time.
 func keepExpedited(tb testing.TB) {
-	if wasNormal() {
-		tb.Cleanup(func() {
-			_ = os.WriteFile(expedited, []byte("0"), 0) // best effort: it only costs time
-		})
+	if !wasNormal() {
+		return
 	}
+	expediting.Lock()
+	defer expediting.Unlock()
+	if expediting.nodes++; expediting.nodes == 1 {
+		_ = os.WriteFile(expeditedNote, nil, 0o600)
+	}
+	tb.Cleanup(func() {
+		expediting.Lock()
+		defer expediting.Unlock()
+		_ = os.WriteFile(expedited, []byte("0"), 0)
+		if expediting.nodes--; expediting.nodes == 0 {
+			_ = os.Remove(expeditedNote)
+		}
+	})
 }
 
 // mountPrivate gives the calling thread's mount namespace the directories of a

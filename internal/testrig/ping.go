@@ -26,8 +26,8 @@ type PingOptions struct {
 }
 
 // Ping sends an ICMP or ICMPv6 echo request, repeats it if it is not answered, and
-// waits for the answer. The
-// error holds what the ping program printed, ICMP errors among it.
+// waits for the answer. The error holds what the ping program printed, ICMP errors
+// among it.
 func (ns *Namespace) Ping(dst netip.Addr) error {
 	_, err := ns.PingWith(dst, PingOptions{})
 	return err

@@ -47,7 +47,7 @@ const (
 // of the test.
 func (ns *Namespace) Record(tb testing.TB, device string) *Recorder {
 	tb.Helper()
-	r := &Recorder{tb: tb, seen: map[Arrival]Seen{}, flows: map[fragmentOf]Arrival{}, buf: make([]byte, recordFrame)}
+	r := &Recorder{tb: tb, fd: -1, seen: map[Arrival]Seen{}, flows: map[fragmentOf]Arrival{}, buf: make([]byte, recordFrame)}
 	err := ns.Do(func() (err error) {
 		var addr *unix.SockaddrLinklayer
 		if r.fd, addr, err = packetSocket(device); err != nil {

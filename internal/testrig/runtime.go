@@ -77,11 +77,6 @@ func (r *Runtime) GC(valid ...*Container) error {
 	return r.cni.GCNetworkList(context.Background(), r.list, args)
 }
 
-// Status executes STATUS of every plugin.
-func (r *Runtime) Status() error {
-	return r.cni.GetStatusNetworkList(context.Background(), r.list)
-}
-
 // CNIVersion returns the version that the configuration says.
 func (r *Runtime) CNIVersion() string { return r.list.CNIVersion }
 

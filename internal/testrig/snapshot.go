@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
 )
 
 // Snapshot is the state of a node as lines of text, each beginning with the kind
@@ -21,8 +23,9 @@ type Snapshot []string
 
 // Snapshot reads everything that a plugin may change in the node: devices,
 // addresses, routes, rules, neighbours made by hand, nft rulesets (iptables' among
-// them), sysctls, attached programs, pinned maps' entries and files. What the
-// kernel learns or ages by itself is left out, and so are container paths.
+// them), sysctls, attached programs, entries of endpoints and uplinks in pinned
+// maps, and files. What the kernel learns or ages by itself is left out, and so are
+// container paths.
 func (n *Node) Snapshot(tb testing.TB) Snapshot {
 	tb.Helper()
 	n.awaitAddresses(tb)
@@ -37,12 +40,13 @@ func (n *Node) Snapshot(tb testing.TB) Snapshot {
 	s.add("neighbour", n.lines(tb, stripNeighbour, "ip", "neigh", "show", "nud", "all"))
 	s.add("nft", nftLines(n.MustRun(tb, "nft", "-s", "list", "ruleset")))
 	err := n.Do(func() error {
-		return errors.Join(s.addSysctls(), s.addFiles("/run"), s.addFiles("/var/lib/cni"), s.addFiles("/sys/fs/bpf"))
+		return errors.Join(s.addSysctls(), s.addFiles("/run"), s.addFiles("/var/lib/cni"), s.addFiles("/sys/fs/bpf"), s.addEntries())
 	})
 	if err != nil {
 		tb.Fatalf("snapshot of node: %v", err)
 	}
-	s.add("endpoint", n.endpoints(tb, s))
+	s.add("clsact", n.clsactDevices(tb))
+	s.add("program", n.programs(tb))
 	slices.Sort(s)
 	return slices.Compact(s)
 }
@@ -244,20 +248,32 @@ func (s *Snapshot) addFiles(root string) error {
 	})
 }
 
-// endpoints dumps the pinned endpoint maps that s lists.
-func (n *Node) endpoints(tb testing.TB, s Snapshot) []string {
-	tb.Helper()
-	var out []string
-	for _, line := range s {
-		path, ok := strings.CutPrefix(line, "file ")
-		if !ok || !strings.HasPrefix(path, "/sys/fs/bpf/") || !strings.HasSuffix(path, "/endpoints") {
-			continue
+// addEntries dumps the pinned maps that say which endpoints and uplinks there are.
+func (s *Snapshot) addEntries() error {
+	for _, name := range []string{"endpoints", "devices", "uplinks"} {
+		pins, err := filepath.Glob("/sys/fs/bpf/zipline/*/*/" + name)
+		if err != nil {
+			return err
 		}
-		for entry := range strings.Lines(n.MustRun(tb, "bpftool", "map", "dump", "pinned", path)) {
-			if entry = stripSpace(entry); strings.HasPrefix(entry, "key") || strings.Contains(entry, `"key"`) {
-				out = append(out, entry)
+		for _, pin := range pins {
+			if err := s.addMap(name, pin); err != nil {
+				return fmt.Errorf("dump %s: %w", pin, err)
 			}
 		}
 	}
-	return out
+	return nil
+}
+
+func (s *Snapshot) addMap(name, pin string) error {
+	m, err := ebpf.LoadPinnedMap(pin, &ebpf.LoadPinOptions{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = m.Close() }() // only read from
+	var key, value []byte
+	entries := m.Iterate()
+	for entries.Next(&key, &value) {
+		*s = append(*s, fmt.Sprintf("entry %s %x = %x", name, key, value))
+	}
+	return entries.Err()
 }
