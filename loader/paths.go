@@ -75,7 +75,7 @@ func recordPath(dir string) string { return filepath.Join(dir, "programs") }
 func pinRoot(bpffs, node string) string { return filepath.Join(bpffs, "zipline", node) }
 
 // pinDir returns the directory of the pins of this layout, as
-// /sys/fs/bpf/zipline/4711/v3.
+// /sys/fs/bpf/zipline/4711/v4.
 func pinDir(bpffs, node string) string { return filepath.Join(pinRoot(bpffs, node), layoutVersion) }
 
 // nextName returns the name under which a pin or a directory of pins is built
@@ -110,5 +110,5 @@ func inodeName(path string) (string, error) {
 	return "ino" + strconv.FormatUint(stat.Ino, 10), nil
 }
 
-// pinPath returns the pin of a program or map, as …/v3/endpoints.
+// pinPath returns the pin of a program or map, as …/v4/endpoints.
 func pinPath(dir, name string) string { return filepath.Join(dir, name) }

@@ -79,7 +79,7 @@ var (
 		{8, "endpoints", "hash", 16, 40, 32768, 65536, &half, 5 << 20},
 	}
 	exampleStatus = &statusJSON{
-		Release: "1", Loaded: true, Tier: "conntrack", Hook: "tcx", BPFFS: "/sys/fs/bpf", Pins: "/sys/fs/bpf/zipline/4711/v3",
+		Release: "1", Loaded: true, Tier: "conntrack", Hook: "tcx", BPFFS: "/sys/fs/bpf", Pins: "/sys/fs/bpf/zipline/4711/v4",
 		Networks: []string{"pods"}, Endpoints: endpointsStatusJSON{3, 2, forwardingJSON{1, 1, 1}},
 		Uplinks: []uplinkJSON{{"eth0", 2, 1500, true, ""}, {"", 5, 0, false, "the device is gone"}},
 		Ruleset: rulesetJSON{true, false}, Packets: verdictsJSON{trafficJSON{4057, 67108264}, trafficJSON{1, 98}, trafficJSON{120, 9800}},
