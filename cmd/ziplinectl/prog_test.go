@@ -68,10 +68,24 @@ func TestProgramsOfOthersStandAroundOurs(t *testing.T) {
 		{"prog attach x.o --dev lo", "ingress"},
 		{"prog attach x.o --dev lo --ingress --egress", "ingress"},
 		{"prog detach mark_a --dev " + a.device, "not attached"},
+		{"prog show 4294967295", "no program on this machine has the id 4294967295"},
+		{"prog detach mark_a --dev nope", "there is no device nope in this network namespace"},
 		{"prog attach " + object + " --program refused --ingress --dev " + a.device, "outside of the packet"},
 	} {
 		if out, err := w.ctl(strings.Fields(c.line)...); err == nil || out != "" || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %q, %v; want an error with %q", c.line, out, err, c.want)
+		}
+	}
+}
+
+func TestWhatThereIsNotIsAFailure(t *testing.T) {
+	n := newFlowsNode(t)
+	for line, want := range map[string]string{
+		"prog show nope":       "ziplinectl: there is no such program: none that is loaded or pinned on this machine is called nope\n",
+		"prog list --dev nope": "ziplinectl: there is no device nope in this network namespace\n",
+	} {
+		if code, out, errs := n.execute(t, strings.Fields(line)...); code != exitFailure || out != "" || errs != want {
+			t.Errorf("%q: exit code %d, stdout %q, stderr %q", line, code, out, errs)
 		}
 	}
 }

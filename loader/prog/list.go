@@ -68,7 +68,11 @@ type Attached struct {
 	Handle   uint32
 }
 
-// List lists the programs on a device, or with "" on all devices.
+// ErrNoDevice says that no device has a name.
+var ErrNoDevice = errors.New("there is no device")
+
+// List lists the programs on a device, or with "" on all devices. Returns
+// [ErrNoDevice].
 func List(device string) ([]Attached, error) {
 	links, err := devices(device)
 	if err != nil {
@@ -97,6 +101,9 @@ func List(device string) ([]Attached, error) {
 func devices(name string) ([]netlink.Link, error) {
 	if name != "" {
 		l, err := netlink.LinkByName(name)
+		if errors.As(err, new(netlink.LinkNotFoundError)) {
+			return nil, fmt.Errorf("%w %s in this network namespace", ErrNoDevice, name)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("device %s: %w", name, err)
 		}

@@ -268,7 +268,7 @@ func TestErrorsSayWhatIsWrong(t *testing.T) {
 		{"another kind", change(func(o *Options) { o.Program = "wrong_kind" }), `section "xdp" makes wrong_kind a XDP program`},
 		{"no kind", change(func(o *Options) { o.Program = "no_kind" }), `section "nonsense" does not say`},
 		{"refused", change(func(o *Options) { o.Program = "refused" }), "the verifier refuses refused"},
-		{"no device", change(func(o *Options) { o.Device = "nosuch0" }), "nosuch0"},
+		{"no device", change(func(o *Options) { o.Device = "nosuch0" }), "there is no device nosuch0"},
 		{"a pin with a dot", change(func(o *Options) { o.Pin = "a.b" }), "no dot"},
 		{"a pin outside", change(func(o *Options) { o.Pin = "/tmp/pin" }), "no bpffs here"},
 		{"a pin with clsact", change(func(o *Options) { o.Pin, o.Clsact = "p", true }), "no link to pin"},
@@ -321,7 +321,7 @@ func TestShowTellsWhatAProgramDoes(t *testing.T) {
 	if d.RunCount == 0 || d.RunTime == 0 {
 		t.Errorf("measured %d runs in %v, want some", d.RunCount, d.RunTime)
 	}
-	if _, err := Show("nobody-at-all"); !errors.Is(err, os.ErrNotExist) {
+	if _, err := Show("nobody-at-all"); !errors.Is(err, ErrNoProgram) {
 		t.Errorf("show nobody: %v", err)
 	}
 }

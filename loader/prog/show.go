@@ -38,8 +38,12 @@ type Details struct {
 	AttachedTo []Attached
 }
 
+// ErrNoProgram says that no program has an id or name.
+var ErrNoProgram = errors.New("there is no such program")
+
 // Show returns the details of a program, named by its id, or by its name where
-// one program that is attached here, or else one on the machine, has it.
+// one program that is attached here, or else one on the machine, has it. Returns
+// [ErrNoProgram].
 func Show(word string) (_ *Details, err error) {
 	attached, err := List("")
 	if err != nil {
@@ -50,6 +54,9 @@ func Show(word string) (_ *Details, err error) {
 		return nil, err
 	}
 	p, err := ebpf.NewProgramFromID(ebpf.ProgramID(id))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: no program on this machine has the id %d", ErrNoProgram, id)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open program %s: %w", word, err)
 	}
@@ -122,7 +129,7 @@ func find(word string, attached []Attached) (uint32, error) {
 	}
 	switch len(ids) {
 	case 0:
-		return 0, fmt.Errorf("program %s: %w", word, os.ErrNotExist)
+		return 0, fmt.Errorf("%w: none that is loaded or pinned on this machine is called %s", ErrNoProgram, word)
 	case 1:
 		for id := range ids {
 			return id, nil
