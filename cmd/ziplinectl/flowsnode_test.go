@@ -116,21 +116,26 @@ type counterKey struct {
 	reason bpf.Reason
 }
 
-// counters returns the packets of the node's programs.
+// counters returns the packets of the node's programs, whatever their network.
 func (n *flowsNode) counters(t *testing.T) map[counterKey]uint64 {
 	t.Helper()
 	packets := map[counterKey]uint64{}
-	err := n.Node.Do(func() error {
-		counters, err := loader.ReadCounters()
-		for _, c := range counters {
-			packets[counterKey{c.Hook, c.Reason}] += c.Packets
-		}
+	for _, c := range n.countersByNetwork(t) {
+		packets[counterKey{c.Hook, c.Reason}] += c.Packets
+	}
+	return packets
+}
+
+func (n *flowsNode) countersByNetwork(t *testing.T) (counters []loader.Counter) {
+	t.Helper()
+	err := n.Node.Do(func() (err error) {
+		counters, err = loader.ReadCounters()
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return packets
+	return counters
 }
 
 // talk is traffic in both directions, a packet there and one back every few

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"github.com/zipline-cni/zipline/bpf"
 	"github.com/zipline-cni/zipline/internal/testrig"
 )
 
@@ -82,21 +83,23 @@ func TestMetrics(t *testing.T) {
 		`zipline_uplinks{}`: 1, `zipline_map_entries{map="endpoints"}`: 6, `zipline_map_max_entries{map="endpoints"}`: 65536,
 		`zipline_map_entries{map="devices"}`: 3,
 	}
-	carried := 0
-	for key, packets := range n.counters(t) {
-		if key.reason.Verdict().String() == "redirect" && !key.reason.OwnAccount() {
-			carried += int(packets)
+	carried := map[string]int{}
+	moving := map[string]bool{} // a device may add to these at any moment
+	for _, c := range n.countersByNetwork(t) {
+		if c.Reason.Verdict() == bpf.VerdictRedirect && !c.Reason.OwnAccount() {
+			carried[c.Network] += int(c.Packets)
 		}
-		want[fmt.Sprintf("zipline_packets_total{hook=%q,reason=%q,verdict=%q}", key.hook, key.reason, key.reason.Verdict())] = float64(packets)
+		name := fmt.Sprintf("zipline_packets_total{hook=%q,network=%q,reason=%q,verdict=%q}", c.Hook, c.Network, c.Reason.Token(), c.Reason.Verdict())
+		want[name], moving[name] = float64(c.Packets), c.Reason.OwnAccount()
 	}
-	if carried < 20 {
-		t.Errorf("%d packets carried, want traffic", carried)
+	if carried["pods"] < 20 || len(carried) != 1 {
+		t.Errorf("packets carried by network: %v, want those of pods", carried)
 	}
 	check := func(how, text string) {
 		t.Helper()
 		all := parseMetrics(t, text)
 		for name, value := range want {
-			if got, ok := all[name]; !ok || got != value && !ownAccount(name) {
+			if got, ok := all[name]; !ok || got != value && !moving[name] {
 				t.Errorf("%s: %s is %v (%v), want %v", how, name, got, ok, value)
 			}
 		}
@@ -129,11 +132,6 @@ func TestMetrics(t *testing.T) {
 	line := next(t, served.errors)
 	check("served", n.get(t, line[strings.Index(line, "http://"):]))
 	served.interrupt(t)
-}
-
-// ownAccount says whether a device may add to a counter at any moment.
-func ownAccount(name string) bool {
-	return strings.Contains(name, "arp") || strings.Contains(name, "neighbour") || strings.Contains(name, "multicast") || strings.Contains(name, "link-local")
 }
 
 // get reads a URL inside the node.

@@ -51,7 +51,7 @@ func (s *Sample) Collect(ch chan<- prometheus.Metric) {
 		send(d, prometheus.GaugeValue, value, labels...)
 	}
 	for _, c := range s.Counters {
-		labels := []string{c.Network, c.Hook.String(), c.Reason.Verdict().String(), c.Reason.String()}
+		labels := []string{c.Network, c.Hook.String(), c.Reason.Verdict().String(), c.Reason.Token()}
 		send(packets, prometheus.CounterValue, float64(c.Packets), labels...)
 		send(bytes, prometheus.CounterValue, float64(c.Bytes), labels...)
 	}

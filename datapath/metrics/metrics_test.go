@@ -5,10 +5,12 @@ package metrics
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,7 +37,7 @@ func TestTextFormat(t *testing.T) {
 	want := `
 # HELP zipline_packets_total Packets that a program decided about, since the maps were made; a GSO packet counts once.
 # TYPE zipline_packets_total counter
-zipline_packets_total{hook="from_uplink",network="pods",reason="flow checks in with the stack",verdict="next"} 3
+zipline_packets_total{hook="from_uplink",network="pods",reason="next-check-in",verdict="next"} 3
 # HELP zipline_leases Addresses of a network by state: held by an endpoint, stale, pending, unknown (another plugin's), free (of the IPv4 subnets in use).
 # TYPE zipline_leases gauge
 zipline_leases{family="ipv4",network="pods",state="held"} 2
@@ -61,7 +63,24 @@ func TestCountLeases(t *testing.T) {
 	}
 }
 
-// TestDashboard holds every query of the dashboard to metrics and labels that there are.
+// TestReasonsAreDocumented keeps the table of docs/metrics.md true.
+func TestReasonsAreDocumented(t *testing.T) {
+	var table strings.Builder
+	table.WriteString("| `reason` | `verdict` | what it means |\n|---|---|---|\n")
+	all := bpf.ReasonsByToken()
+	for _, reason := range slices.Sorted(maps.Values(all)) {
+		fmt.Fprintf(&table, "| `%s` | `%s` | %s |\n", reason.Token(), reason.Verdict(), reason)
+	}
+	text, err := os.ReadFile(filepath.Join(testrepo.RepoRoot(t), "docs", "metrics.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), "\n"+table.String()+"\n") {
+		t.Errorf("docs/metrics.md has not this table of the reasons:\n%s", table.String())
+	}
+}
+
+// TestDashboard holds every query of the dashboard to metrics, labels and reasons that there are.
 func TestDashboard(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(testrepo.RepoRoot(t), "docs", "grafana-dashboard.json"))
 	if err != nil {
@@ -88,8 +107,17 @@ func TestDashboard(t *testing.T) {
 		m := fields.FindStringSubmatch(d.String())
 		known[m[1]] = m[2] + ",instance"
 	}
+	reasons := bpf.ReasonsByToken()
+	var ownAccount []string
+	for token, reason := range reasons {
+		if reason.OwnAccount() {
+			ownAccount = append(ownAccount, token)
+		}
+	}
+	slices.Sort(ownAccount)
 	selector := regexp.MustCompile(`(zipline_\w+)\{([^}]*)\}`)
 	label := regexp.MustCompile(`(\w+)(?:=~|!~|!=|=)"`)
+	leftOut := regexp.MustCompile(`reason!~"([^"]*)"`)
 	seen := map[int]bool{}
 	for _, p := range dashboard.Panels {
 		if seen[p.ID] || p.Datasource.UID != "${datasource}" || len(p.Targets) == 0 {
@@ -101,7 +129,16 @@ func TestDashboard(t *testing.T) {
 			if len(found) == 0 {
 				t.Errorf("panel %q: query %s asks for nothing of ours", p.Title, q.Expr)
 			}
+			for _, m := range leftOut.FindAllStringSubmatch(q.Expr, -1) {
+				words := strings.Split(m[1], "|")
+				if slices.Sort(words); !slices.Equal(words, ownAccount) {
+					t.Errorf("panel %q leaves out %v, and %v are no traffic", p.Title, words, ownAccount)
+				}
+			}
 			for _, m := range found {
+				if labels := known[m[1]]; strings.Contains(","+labels+",", ",network,") != strings.Contains(m[2], `network=~"$network"`) {
+					t.Errorf("panel %q: %s has the labels %s, and is selected by %s", p.Title, m[1], labels, m[2])
+				}
 				for _, l := range label.FindAllStringSubmatch(m[2], -1) {
 					if labels, ok := known[m[1]]; !ok || !strings.Contains(","+labels+",", ","+l[1]+",") {
 						t.Errorf("panel %q: %s has no label %s, only %s", p.Title, m[1], l[1], labels)
@@ -110,7 +147,11 @@ func TestDashboard(t *testing.T) {
 			}
 		}
 	}
-	if len(dashboard.Panels) < 8 || len(dashboard.Templating.List) == 0 || dashboard.Templating.List[0].Type != "datasource" {
-		t.Errorf("%d panels, variables %v", len(dashboard.Panels), dashboard.Templating.List)
+	var variables []string
+	for _, v := range dashboard.Templating.List {
+		variables = append(variables, v.Name+" "+v.Type)
+	}
+	if len(dashboard.Panels) < 8 || !slices.Equal(variables, []string{"datasource datasource", "instance query", "network query"}) {
+		t.Errorf("%d panels, variables %q", len(dashboard.Panels), variables)
 	}
 }
