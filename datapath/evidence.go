@@ -52,6 +52,21 @@ func (e Evidence) specOf(link netlink.Link) (*Spec, error) {
 	return &own, nil
 }
 
+// wantsPrograms says whether an endpoint's configuration, or that of another
+// endpoint of its network, is known and asks for programs.
+func (e Evidence) wantsPrograms(a *Attached) bool {
+	spec := e.Specs[a.HostDevice]
+	if spec == nil {
+		for _, sibling := range e.Specs {
+			if sibling.Network == a.Network {
+				spec = sibling
+				break
+			}
+		}
+	}
+	return spec != nil && spec.accelerated()
+}
+
 // attachmentOf returns whose device this is: by its leases or its alias, where
 // the device's name follows from it. An alias with a shortened field names no one
 // for sure.

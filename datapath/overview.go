@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -38,6 +39,8 @@ type Overview struct {
 	// made: to carry or answer, to drop, to leave to the stack. A packet that
 	// crosses two counts twice.
 	Redirected, Dropped, Left Traffic
+	// Drops is what of Dropped each reason has, none of them zero.
+	Drops map[bpf.Reason]Traffic
 	// Table is nil, a *nat.CheckError, or why the ruleset could not be read.
 	Table error
 	// Leftovers is how many addresses are published of devices that are gone: of
@@ -67,14 +70,15 @@ const settleTime = 300 * time.Millisecond
 
 // Survey looks at everything that zipline has on the node of the calling thread.
 // It changes nothing. Endpoints come and go while it looks, half made or half
-// gone, so it takes for wrong only what it finds twice.
-func Survey() (*Overview, error) {
-	first, err := survey()
+// gone, so it takes for wrong only what it finds twice. Of an endpoint without
+// programs only the evidence tells whether it should have some.
+func Survey(e Evidence) (*Overview, error) {
+	first, err := survey(e)
 	if err != nil || len(first.Findings) == 0 {
 		return first, err
 	}
 	time.Sleep(settleTime)
-	o, err := survey()
+	o, err := survey(e)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +86,7 @@ func Survey() (*Overview, error) {
 	return o, nil
 }
 
-func survey() (o *Overview, err error) {
+func survey(e Evidence) (o *Overview, err error) {
 	o = &Overview{BPFFS: loader.MountedBPFFS(), TCX: loader.HaveTCX()}
 	list, err := Endpoints()
 	if err != nil {
@@ -108,6 +112,7 @@ func survey() (o *Overview, err error) {
 	}
 	o.Table = withRuleset((*nat.Ruleset).CheckTable)
 	o.findInEndpoints()
+	o.findUnpublished(e)
 	o.findInNode()
 	return o, o.findInMaps(node)
 }
@@ -152,6 +157,7 @@ func (o *Overview) addCounters(node *loader.Node) (err error) {
 	if err != nil {
 		return err
 	}
+	o.Drops = map[bpf.Reason]Traffic{}
 	for _, c := range counters {
 		if c.Hook == bpf.HookDevice {
 			continue // it only watches what was decided before
@@ -162,6 +168,9 @@ func (o *Overview) addCounters(node *loader.Node) (err error) {
 			sum = &o.Redirected
 		case bpf.VerdictDrop:
 			sum = &o.Dropped
+			of := o.Drops[c.Reason]
+			of.Add(Traffic{c.Packets, c.Bytes})
+			o.Drops[c.Reason] = of
 		}
 		sum.Add(Traffic{c.Packets, c.Bytes})
 	}
@@ -196,6 +205,28 @@ func (o *Overview) findInEndpoints() {
 		if hasIPv4(e.Addresses) && sysctlIs(name, "0") {
 			o.find("sysctl net/"+name, "sysctl -w net/"+name+"=1", "is 0, not 1: forwarding is switched off")
 		}
+	}
+}
+
+// findUnpublished looks for endpoints that the programs know nothing of, though
+// their configuration asks for programs: after an unload, or an ADD that could not
+// have them. Where the kernel cannot have them either, nothing is wrong.
+func (o *Overview) findUnpublished(e Evidence) {
+	if o.Tier == loader.TierKernel {
+		return
+	}
+	var names []string
+	for i := range o.Endpoints {
+		if in := &o.Endpoints[i]; len(in.Entries) == 0 && e.wantsPrograms(&in.Attached) {
+			names = append(names, in.HostDevice)
+		}
+	}
+	const most = 3 // the finding is one line
+	if n := len(names); n > most {
+		names = append(names[:most:most], fmt.Sprintf("%d more", n-most))
+	}
+	if len(names) > 0 {
+		o.find("programs", "ziplinectl repair", "do not know endpoints whose configuration asks for them, so the stack carries their packets: %s", strings.Join(names, ", "))
 	}
 }
 

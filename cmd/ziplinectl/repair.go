@@ -53,21 +53,31 @@ written down nowhere else. Exit code 3 says that something stays.`,
 		},
 	})
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only list what would be changed")
-	c.Flags().StringArrayVar(&cacheDirs, "cache-dir", []string{"/var/lib/cni", "/var/lib/cni/cache"}, "directory of libcni's cache, which has the directory results (more: repeat)")
+	bindCacheDirs(c, &cacheDirs)
 	bindDataDirs(c, &dataDirs)
 	return c
 }
 
-// evidence reads what is known besides the kernel's state.
-func (a *app) evidence(cacheDirs, dataDirs []string) (datapath.Evidence, error) {
-	e := datapath.Evidence{Specs: map[string]*datapath.Spec{}, Leased: map[string]datapath.Leased{}}
+func bindCacheDirs(c *cobra.Command, dirs *[]string) {
+	c.Flags().StringArrayVar(dirs, "cache-dir", []string{"/var/lib/cni", "/var/lib/cni/cache"}, "directory of libcni's cache, which has the directory results (more: repeat)")
+}
+
+// cachedSpecs reads what endpoints should be.
+func (a *app) cachedSpecs(cacheDirs []string) map[string]*datapath.Spec {
+	all := map[string]*datapath.Spec{}
 	for _, dir := range cacheDirs {
 		specs, err := cni.CachedSpecs(dir)
 		if err != nil {
 			a.say("left out: %v", err)
 		}
-		maps.Copy(e.Specs, specs)
+		maps.Copy(all, specs)
 	}
+	return all
+}
+
+// evidence reads what is known besides the kernel's state.
+func (a *app) evidence(cacheDirs, dataDirs []string) (datapath.Evidence, error) {
+	e := datapath.Evidence{Specs: a.cachedSpecs(cacheDirs), Leased: map[string]datapath.Leased{}}
 	for _, dir := range dataDirs {
 		networks, err := ipam.Networks(dir)
 		if err != nil {

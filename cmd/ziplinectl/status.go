@@ -27,6 +27,7 @@ type statusJSON struct {
 	Uplinks   []uplinkJSON        `json:"uplinks" doc:"devices by which established flows leave past the stack"`
 	Ruleset   rulesetJSON         `json:"ruleset" doc:"the nftables table inet zipline"`
 	Packets   verdictsJSON        `json:"packets" doc:"what the programs on host devices and uplinks decided since the maps were made; a packet that crosses two counts twice"`
+	Drops     []dropJSON          `json:"drops" doc:"the dropped ones by reason, the most packets first; reasons without any are left out"`
 	Maps      []mapUseJSON        `json:"maps" doc:"maps that can fill up, the fullest first"`
 	Leftovers int                 `json:"leftovers" doc:"addresses in the endpoints map whose device is gone, of containers that died and whose DEL is still to come; GC removes them where it never comes"`
 	Findings  []findingJSON       `json:"findings" doc:"what is not as it should be; the exit code is 3 if there is any"`
@@ -57,6 +58,12 @@ type verdictsJSON struct {
 	Next     trafficJSON `json:"next" doc:"left to the stack"`
 }
 
+type dropJSON struct {
+	Reason      string `json:"reason" doc:"the reason, as in trace --reason"`
+	Description string `json:"description" doc:"the same in words"`
+	trafficJSON
+}
+
 type mapUseJSON struct {
 	Name       string  `json:"name" doc:"name of the map"`
 	Entries    uint32  `json:"entries" doc:"number of entries"`
@@ -71,16 +78,19 @@ type findingJSON struct {
 }
 
 func (a *app) statusCommand() *cobra.Command {
-	return describes(statusJSON{}, &cobra.Command{
+	var cacheDirs []string
+	c := describes(statusJSON{}, &cobra.Command{
 		Use:   "status",
 		Short: "Show this node at a glance, and what is wrong with it",
 		Long: `Show this node at a glance. The exit code is 3 if something is not as it should
-be; each finding says how to mend it.`,
+be; each finding says how to mend it. What an endpoint without programs should be
+stands in libcni's cache; one that is not in it, nor another of its network, is
+taken for one that the kernel forwards.`,
 		Example: `  ziplinectl status
   ziplinectl status -o json | jq .findings`,
 		Annotations: map[string]string{needs: needsRoot},
 		RunE: func(*cobra.Command, []string) error {
-			overview, err := datapath.Survey()
+			overview, err := datapath.Survey(datapath.Evidence{Specs: a.cachedSpecs(cacheDirs)})
 			if err != nil {
 				return err
 			}
@@ -94,12 +104,14 @@ be; each finding says how to mend it.`,
 			return nil
 		},
 	})
+	bindCacheDirs(c, &cacheDirs)
+	return c
 }
 
 func statusOf(o *datapath.Overview) *statusJSON {
 	v := &statusJSON{
 		Release: release, Loaded: o.Loaded, Tier: string(o.Tier), Missing: oneLine(o.Missing), Hook: "tcx", BPFFS: o.BPFFS, Pins: o.PinDir,
-		Networks: []string{}, Uplinks: []uplinkJSON{}, Maps: []mapUseJSON{}, Findings: []findingJSON{},
+		Networks: []string{}, Uplinks: []uplinkJSON{}, Drops: []dropJSON{}, Maps: []mapUseJSON{}, Findings: []findingJSON{},
 		Ruleset: rulesetJSON{Present: o.HaveTable(), Complete: o.Table == nil},
 		Packets: verdictsJSON{trafficOf(o.Redirected), trafficOf(o.Dropped), trafficOf(o.Left)}, Leftovers: o.Leftovers,
 	}
@@ -119,6 +131,12 @@ func statusOf(o *datapath.Overview) *statusJSON {
 	for _, u := range o.Uplinks {
 		v.Uplinks = append(v.Uplinks, uplinkJSON{u.Name, u.Index, u.MTU, u.Up, errorText(u.Wrong)})
 	}
+	for reason, t := range o.Drops {
+		v.Drops = append(v.Drops, dropJSON{reason.Token(), reason.String(), trafficOf(t)})
+	}
+	slices.SortFunc(v.Drops, func(a, b dropJSON) int {
+		return cmp.Or(cmp.Compare(b.Packets, a.Packets), cmp.Compare(a.Reason, b.Reason))
+	})
 	for i := range o.Maps {
 		if m := &o.Maps[i]; !m.Array {
 			v.Maps = append(v.Maps, mapUseJSON{m.Name, m.Entries, m.MaxEntries, m.Pressure()})
@@ -147,12 +165,12 @@ func statusRows(g *grid, v *statusJSON) {
 		g.row("uplink", "")
 	}
 	g.row("ruleset", v.Ruleset.text(g))
-	for _, line := range []struct {
-		verdict string
-		trafficJSON
-	}{{"redirect", v.Packets.Redirect}, {"drop", v.Packets.Drop}, {"next", v.Packets.Next}} {
-		g.row(line.verdict, plural(line.Packets, "packet")+", "+amount(line.Bytes))
+	g.row("redirect", v.Packets.Redirect.text())
+	g.row("drop", v.Packets.Drop.text())
+	for _, d := range v.Drops {
+		g.row(d.Reason, d.text()+": "+d.Description)
 	}
+	g.row("next", v.Packets.Next.text())
 	if len(v.Maps) > 0 {
 		m := v.Maps[0]
 		g.row("fullest map", fmt.Sprintf("%s: %d of %d (%.1f%%)", m.Name, m.Entries, m.MaxEntries, 100*m.Pressure))

@@ -4,6 +4,7 @@ package main
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -59,6 +60,9 @@ func TestStatusCountsWhatThereIs(t *testing.T) {
 	}
 	if v.Ruleset != (rulesetJSON{true, true}) || v.Packets.Redirect.Packets < 2 || v.Packets.Drop.Packets == 0 || v.Packets.Next.Packets == 0 {
 		t.Errorf("ruleset %+v, packets %+v", v.Ruleset, v.Packets)
+	}
+	if len(v.Drops) != 1 || v.Drops[0].Reason != "drop-source" || v.Drops[0].Description == "" || v.Drops[0].trafficJSON != v.Packets.Drop {
+		t.Errorf("drops %+v of %+v", v.Drops, v.Packets.Drop)
 	}
 }
 
@@ -154,6 +158,50 @@ func (s *stage) detach(device string, side ebpf.AttachType) {
 	if err != nil {
 		s.tb.Fatal(err)
 	}
+}
+
+// TestStatusSaysWhatUnloadTookAway also looks at an endpoint that is to have no
+// programs, which nothing was taken from, and at one that came after.
+func TestStatusSaysWhatUnloadTookAway(t *testing.T) {
+	w := newSteerWorld(t)
+	a := w.attach(steerConfig(nil), true)
+	uncached := w.attach(steerConfig(nil), false)
+	plain := w.attach(steerConfig(map[string]any{"name": "plain", "forwarding": "kernel", "bridge": "seg1",
+		"ipam": map[string]any{"type": "host-local", "subnet": "10.78.0.0/24"}}), true)
+	status := func() (statusJSON, int) {
+		var v statusJSON
+		code, out, errs := inNode(t, w.Node, "status", "-o", "json", "--cache-dir", a.runtime.CacheDir(), "--cache-dir", plain.runtime.CacheDir())
+		if errs != "" {
+			t.Fatalf("exit code %d, stderr %q", code, errs)
+		}
+		decode(t, out, &v)
+		return v, code
+	}
+	want := func(when string, devices ...string) {
+		t.Helper()
+		v, code := status()
+		if len(devices) == 0 {
+			if code != exitOK || len(v.Findings) != 0 {
+				t.Errorf("%s: exit code %d, findings %+v", when, code, v.Findings)
+			}
+			return
+		}
+		if code != exitFindings || len(v.Findings) != 1 || v.Findings[0].Object != "programs" || v.Findings[0].Mend != "ziplinectl repair" {
+			t.Fatalf("%s: exit code %d, findings %+v", when, code, v.Findings)
+		}
+		for _, device := range []string{a.device, uncached.device, plain.device} {
+			if strings.Contains(v.Findings[0].Wrong, device) != slices.Contains(devices, device) {
+				t.Errorf("%s: %q, want %v to be named", when, v.Findings[0].Wrong, devices)
+			}
+		}
+	}
+	want("before")
+	w.mustCtl("unload", "--force")
+	want("after unload", a.device, uncached.device)
+	w.attachBy(a.runtime) // loads again, for itself
+	want("after another ADD", a.device, uncached.device)
+	w.repaired(a.runtime.CacheDir(), "--cache-dir", plain.runtime.CacheDir())
+	want("after repair")
 }
 
 func TestStatusWithoutAVisibleBPFFS(t *testing.T) {

@@ -19,6 +19,8 @@ type trafficJSON struct {
 
 func trafficOf(t datapath.Traffic) trafficJSON { return trafficJSON{t.Packets, t.Bytes} }
 
+func (t trafficJSON) text() string { return plural(t.Packets, "packet") + ", " + amount(t.Bytes) }
+
 // number is for cells; JSON has the number itself.
 func number[T int | uint32 | uint64](n T) string { return strconv.FormatInt(int64(n), 10) }
 
