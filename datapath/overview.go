@@ -288,7 +288,7 @@ func (o *Overview) findInMaps(node *loader.Node) error {
 		}
 	}
 	for _, m := range o.Maps {
-		if p := m.Pressure(); p >= pressureLimit {
+		if p := m.Pressure(); m.Limits() && p >= pressureLimit {
 			o.find("map "+m.Name, "fewer endpoints on this node", "is %.0f %% full", 100*p)
 		}
 	}

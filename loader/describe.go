@@ -13,6 +13,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/zipline-cni/zipline/bpf"
 )
 
 // ProgramStatus is what the kernel tells of a loaded program.
@@ -209,6 +211,10 @@ func (s *MapStatus) Pressure() float64 {
 	}
 	return float64(s.Entries) / float64(s.MaxEntries)
 }
+
+// Limits says whether something fails when the map is full. An array always has all
+// of its entries, and the name of a network that comes too late is only not counted.
+func (s *MapStatus) Limits() bool { return !s.Array && s.Name != bpf.ZiplineMapNetworks }
 
 // Examine is [Probe] for those who only look: it mounts no bpffs, and takes for
 // granted that one can be. The kernel may load nf_conntrack to answer.

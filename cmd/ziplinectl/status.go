@@ -28,7 +28,7 @@ type statusJSON struct {
 	Ruleset   rulesetJSON         `json:"ruleset" doc:"the nftables table inet zipline"`
 	Packets   verdictsJSON        `json:"packets" doc:"what the programs on host devices and uplinks decided since the maps were made; a packet that crosses two counts twice"`
 	Drops     []dropJSON          `json:"drops" doc:"the dropped ones by reason, the most packets first; reasons without any are left out"`
-	Maps      []mapUseJSON        `json:"maps" doc:"maps that can fill up, the fullest first"`
+	Maps      []mapUseJSON        `json:"maps" doc:"maps that must not fill up, the fullest first"`
 	Leftovers int                 `json:"leftovers" doc:"addresses in the endpoints map whose device is gone, of containers that died and whose DEL is still to come; GC removes them where it never comes"`
 	Findings  []findingJSON       `json:"findings" doc:"what is not as it should be; the exit code is 3 if there is any"`
 }
@@ -138,7 +138,7 @@ func statusOf(o *datapath.Overview) *statusJSON {
 		return cmp.Or(cmp.Compare(b.Packets, a.Packets), cmp.Compare(a.Reason, b.Reason))
 	})
 	for i := range o.Maps {
-		if m := &o.Maps[i]; !m.Array {
+		if m := &o.Maps[i]; m.Limits() {
 			v.Maps = append(v.Maps, mapUseJSON{m.Name, m.Entries, m.MaxEntries, m.Pressure()})
 		}
 	}

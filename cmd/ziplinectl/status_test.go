@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
+	"github.com/zipline-cni/zipline/bpf"
 	"github.com/zipline-cni/zipline/internal/testrig"
 )
 
@@ -157,6 +159,18 @@ func (s *stage) detach(device string, side ebpf.AttachType) {
 	})
 	if err != nil {
 		s.tb.Fatal(err)
+	}
+}
+
+// Slots of networks are never taken back, and that they run out is no fault.
+func TestStatusOfManyNetworks(t *testing.T) {
+	s := newStage(t, testrig.Options{})
+	for i := range bpf.NetworkSlots {
+		s.attach(config(fmt.Sprintf("net%d", i), "direct", 62+i))
+	}
+	v, code := s.status()
+	if code != exitOK || len(v.Findings) != 0 || len(v.Networks) != bpf.NetworkSlots || v.Maps[0].Name == "networks" {
+		t.Errorf("exit code %d, findings %+v, networks %v, maps %+v", code, v.Findings, v.Networks, v.Maps)
 	}
 }
 
