@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "f8d7dca7655490d427216b5e4b788738"
+const digest = "2a3450e74539a72ee65afc4b5b52662c"

@@ -30,7 +30,7 @@ static __always_inline int forward_inbound(struct __sk_buff *skb, const struct p
 {
 	int ret;
 
-	count_for(skb, dest->slot);
+	count_for(skb, &dest->slots);
 	ret = arrival(skb, pkt, flow, v4, dest);
 	if (ret)
 		return ret;
@@ -94,7 +94,7 @@ static __always_inline void forward_note(struct __sk_buff *skb, const struct pac
 		dest = endpoint_lookup(&flow->daddr);
 		if (!dest)
 			return;
-		count_for(skb, dest->slot);
+		count_for(skb, &dest->slots);
 		port_note(pkt->ports.dest);
 		return;
 	}
@@ -121,7 +121,7 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	if (!source && !port_recent(pkt->ports.dest)) {
 		dest = endpoint_lookup(&pkt->daddr);
 		if (dest)
-			count_for(skb, dest->slot);
+			count_for(skb, &dest->slots);
 		else if (!port_ask(pkt->ports.dest))
 			return -REASON_NEXT_NO_ENDPOINT;
 	}
