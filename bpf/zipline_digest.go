@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "2a3450e74539a72ee65afc4b5b52662c"
+const digest = "6768c11b3b2dc7701c1ab8503f291363"
