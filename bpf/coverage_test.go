@@ -29,7 +29,8 @@ var (
 		"lib/arp.h: if (bpf_skb_store_bytes(skb, 0, frame, sizeof(*frame), 0))": "as many bytes were read just before",
 		"lib/nd.h: if (bpf_skb_change_tail(skb, ND_ADVERT_LEN, 0) ||":           "fails without memory only",
 		"lib/local.h: if ((void *)(eth + 1) > (void *)(long)skb->data_end)":     "the kernel has pulled the Ethernet header",
-		"lib/verdict.h: if (counter) {":                                         "an array has all its rows",
+		"lib/count.h: if (counter) {":                                           "an array has all its rows",
+		"lib/count.h: if (!path)":                                               "an array has all its rows",
 
 		"lib/port.h: if (!table)": "an array has all its rows",
 

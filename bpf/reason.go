@@ -18,13 +18,16 @@ const (
 	HookDevice
 )
 
-// The rows of the counters map: each network slot has Hooks times Reasons of
+// The rows of the counters map: each slot has Hooks times Reasons of
 // them, and the row of a counter is (slot * Hooks + hook) * Reasons + reason.
 const (
 	Reasons      = 128
 	Hooks        = 3
 	NetworkSlots = 16
 )
+
+// PathSlots is how many rows the paths map has.
+const PathSlots = 2048
 
 // Verdict is what became of a packet.
 type Verdict uint8

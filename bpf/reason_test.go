@@ -81,6 +81,9 @@ func TestHooksAreThoseOfTheObject(t *testing.T) {
 	if n := collection.Maps[ZiplineMapCounters].MaxEntries; n != NetworkSlots*Hooks*Reasons {
 		t.Errorf("counters has %d rows, Go expects %d", n, NetworkSlots*Hooks*Reasons)
 	}
+	if n := collection.Maps[ZiplineMapPaths].MaxEntries; n != PathSlots {
+		t.Errorf("paths has %d rows, Go expects %d", n, PathSlots)
+	}
 	if n := collection.Maps[ZiplineMapNetworks].MaxEntries; n != NetworkSlots-1 {
 		t.Errorf("networks has room for %d, Go expects %d, since slot 0 is nobody's", n, NetworkSlots-1)
 	}

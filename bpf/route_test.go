@@ -5,6 +5,7 @@ package bpf
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -32,10 +33,20 @@ func tick(tb testing.TB) uint32 {
 	return now
 }
 
-// wantAnswersForATick sends a packet that is carried, changes what the kernel
-// would say, and sends it once more, all in one tick, on one CPU: nothing has
-// changed. In the next tick it has. It tries until it was quick enough.
-func (w *world) wantAnswersForATick(t *testing.T, e *entry, change, restore func() error, changed func(outcome) error) {
+// answer is what the kernel says about a packet, until it is changed.
+type answer struct {
+	e *entry
+	// other has its answer kept at the same place, and is asked about after the change.
+	other           *packet
+	change, restore func() error
+	// changed returns nil for a packet to which the change has been applied.
+	changed func(outcome) error
+}
+
+// wantForATick sends a packet that is carried, changes what the kernel would say,
+// and sends it once more, all in one tick, on one CPU: nothing has changed, but
+// for other packets. In the next tick it has. It tries until it was quick enough.
+func (w *world) wantForATick(t *testing.T, a answer) {
 	t.Helper()
 	// The thread of the world runs the packets.
 	var all, one unix.CPUSet
@@ -44,10 +55,10 @@ func (w *world) wantAnswersForATick(t *testing.T, e *entry, change, restore func
 		t.Fatal(err)
 	}
 	defer func() { _ = w.do(func() error { return unix.SchedSetaffinity(0, &all) }) }()
-	w.add(t, e)
-	defer w.remove(t, e)
-	p := e.packet(w, original, false)
-	run := func() outcome {
+	w.add(t, a.e)
+	defer w.remove(t, a.e)
+	p := a.e.packet(w, original, false)
+	run := func(p *packet) outcome {
 		out := skBuff{}
 		opts := &ebpf.RunOptions{Data: p.bytes(), DataOut: make([]byte, 512), Context: p.context(), ContextOut: &out}
 		var ret uint32
@@ -66,25 +77,29 @@ func (w *world) wantAnswersForATick(t *testing.T, e *entry, change, restore func
 		}
 	}
 	for deadline := time.Now().Add(20 * time.Second); ; {
-		w.admit(t, e, original|replying)
+		w.admit(t, a.e, original|replying)
 		next()
 		begin := tick(t)
-		first := run()
-		err := w.do(change)
-		second, end := run(), tick(t)
+		first := run(p)
+		err := w.do(a.change)
+		second, end := run(p), tick(t)
+		other := run(a.other)
 		next()
-		third := run()
-		if err := errors.Join(err, w.do(restore)); err != nil {
+		third := run(p)
+		if err := errors.Join(err, w.do(a.restore)); err != nil {
 			t.Fatal(err)
 		}
-		if first.verdict != redirVerdict || changed(first) == nil {
+		if first.verdict != redirVerdict || a.changed(first) == nil {
 			t.Fatalf("before the change: %d %x", first.verdict, head(first.data))
 		}
-		if err := changed(third); err != nil {
+		if err := a.changed(other); err != nil {
+			t.Fatalf("another packet: %v", err)
+		}
+		if err := a.changed(third); err != nil {
 			t.Fatalf("a tick after the change: %v", err)
 		}
 		if begin == end {
-			if changed(second) == nil {
+			if a.changed(second) == nil {
 				t.Error("the kernel is asked twice in a tick")
 			}
 			return
@@ -114,12 +129,13 @@ func TestWaysOutHoldForATick(t *testing.T) {
 					return netlink.NeighSet(&netlink.Neigh{LinkIndex: w.uplink.index, IP: to.AsSlice(), HardwareAddr: mac, State: netlink.NUD_PERMANENT})
 				}
 			}
-			w.wantAnswersForATick(t, e, set(moved), set(gatewayMAC), func(got outcome) error {
+			p.tos = 8
+			w.wantForATick(t, answer{e, p, set(moved), set(gatewayMAC), func(got outcome) error {
 				if got.verdict != redirVerdict || net.HardwareAddr(got.data[:6]).String() != moved.String() {
 					return errors.New("not to the neighbour's new MAC")
 				}
 				return nil
-			})
+			}})
 		}
 	}
 	if tried[true] == 0 || tried[false] == 0 {
@@ -131,17 +147,41 @@ func TestWaysOutHoldForATick(t *testing.T) {
 func TestArrivalsHoldForATick(t *testing.T) {
 	w := newTrackingWorld(t)
 	for i, v6 := range []bool{false, true} {
-		e := w.flows()["from outside to a container"].entry(unix.IPPROTO_UDP, v6)
 		if v6 && !w.mendsIPv6 {
 			continue
 		}
-		from := key(remote[i])
-		publish := func() error { return w.objs.Endpoints.Put(from, ZiplineEndpoint{Ifindex: uint32(w.peers["b"].index)}) }
-		w.wantAnswersForATick(t, e, publish, func() error { return w.objs.Endpoints.Delete(from) }, func(got outcome) error {
+		n := w.flows()["from outside to a container"]
+		e := n.entry(unix.IPPROTO_UDP, v6)
+		to := e.packet(w, original, true).dst
+		neighbour := remote[i]
+		for neighbour == remote[i] || w.place(to, neighbour) != w.place(to, remote[i]) {
+			neighbour = neighbour.Next()
+		}
+		n.client[i] = neighbour
+		another := n.entry(unix.IPPROTO_UDP, v6)
+		w.add(t, another)
+		publish := func() (err error) {
+			for _, addr := range []netip.Addr{remote[i], neighbour} {
+				err = errors.Join(err, w.objs.Endpoints.Put(key(addr), ZiplineEndpoint{Ifindex: uint32(w.peers["b"].index)}))
+			}
+			return err
+		}
+		withdraw := func() error {
+			return errors.Join(w.objs.Endpoints.Delete(key(remote[i])), w.objs.Endpoints.Delete(key(neighbour)))
+		}
+		w.admit(t, another, original|replying)
+		w.wantForATick(t, answer{e, another.packet(w, original, false), publish, withdraw, func(got outcome) error {
 			if got.verdict != nextVerdict {
 				return errors.New("not left to the stack")
 			}
 			return nil
-		})
+		}})
+		w.remove(t, another)
 	}
+}
+
+// place is where from_uplink keeps the answer about what a remote sends to a container.
+func (w *world) place(container, remote netip.Addr) uint32 {
+	c, r := key(container), key(remote)
+	return (c.W[3] ^ r.W[3] ^ r.W[2] ^ r.W[1] ^ uint32(w.uplink.index)) * 0x9e3779b1 >> 24
 }

@@ -17,7 +17,7 @@ type outcome struct {
 	mark    uint32
 	// counted has what was added to the program's counters.
 	counted map[Reason]ZiplineCounter
-	slot    uint32 // in which it was
+	slot    uint16 // of the network for which it was
 }
 
 var runLock sync.Mutex // the counters belong to one run at a time
@@ -35,6 +35,8 @@ func (w *world) runHook(tb testing.TB, hook Hook, frame []byte, ctx skBuff, read
 	defer runLock.Unlock()
 	w.notePorts(tb)
 	before := w.counters(tb)
+	slot, path := w.slotsOf(ctx.Ifindex)
+	passed := w.path(tb, path)
 	out := skBuff{}
 	ctx.CB = ready.cb(hook)
 	opts := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Context: ctx, ContextOut: &out}
@@ -59,24 +61,57 @@ func (w *world) runHook(tb testing.TB, hook Hook, frame []byte, ctx skBuff, read
 			}
 			tb.Errorf("%s counts in row %d of %s", hook, row%Reasons, Hook(row/Reasons%Hooks))
 		}
-		got.slot = row / (Reasons * Hooks)
+		got.slot = uint16(row / (Reasons * Hooks))
 		got.counted[Reason(row%Reasons)] = c
 	}
 	// What comes from outside is the test's to know.
-	if want := w.slotOf(ctx.Ifindex); hook == HookEndpoint && got.slot != want || hook == HookDevice && got.slot != 0 {
-		tb.Errorf("%s counts %v in slot %d, the device's is %d", hook, got.counted, got.slot, want)
+	if hook == HookEndpoint && got.slot != slot || hook == HookDevice && got.slot != 0 {
+		tb.Errorf("%s counts %v in slot %d, the device's is %d", hook, got.counted, got.slot, slot)
 	}
+	wantPath(tb, hook, got.counted, w.path(tb, path), passed)
 	return got
 }
 
-// slotOf returns the slot of a device's network.
-func (w *world) slotOf(index uint32) uint32 {
+// slotsOf returns where the packets of a device are counted.
+func (w *world) slotsOf(index uint32) (network, path uint16) {
 	for _, p := range w.peers {
 		if uint32(p.index) == index {
-			return p.slot
+			return p.slot, p.path
 		}
 	}
-	return 0
+	return 0, 0
+}
+
+// path reads a row of the paths map.
+func (w *world) path(tb testing.TB, slot uint16) (sum ZiplinePath) {
+	tb.Helper()
+	var cpus []ZiplinePath
+	if err := w.objs.Paths.Lookup(uint32(slot), &cpus); err != nil {
+		tb.Fatalf("read paths: %v", err)
+	}
+	for _, cpu := range cpus {
+		sum.Carried, sum.Dropped, sum.Left = sum.Carried+cpu.Carried, sum.Dropped+cpu.Dropped, sum.Left+cpu.Left
+	}
+	return sum
+}
+
+// wantPath checks that what from_endpoint counted is counted for the sender too.
+func wantPath(tb testing.TB, hook Hook, counted map[Reason]ZiplineCounter, now, before ZiplinePath) {
+	tb.Helper()
+	for reason, c := range counted {
+		switch {
+		case hook != HookEndpoint:
+		case reason.Verdict() == VerdictRedirect:
+			before.Carried += c.Packets
+		case reason.Verdict() == VerdictDrop:
+			before.Dropped += c.Packets
+		default:
+			before.Left += c.Packets
+		}
+	}
+	if now != before {
+		tb.Errorf("%s counts %v, and of the sender %+v, want %+v", hook, counted, now, before)
+	}
 }
 
 // counters returns all rows, also those that no reason names.

@@ -14,6 +14,7 @@
 #include "headers/bpf_endian.h"
 #include "lib/reason.h"
 #include "lib/maps.h"
+#include "lib/count.h"
 #include "lib/verdict.h"
 #include "lib/packet.h"
 #include "lib/source.h"

@@ -71,6 +71,8 @@ const (
 	TraceMapEndpoints      = "endpoints"
 	TraceMapNatPorts       = "nat_ports"
 	TraceMapNetworks       = "networks"
+	TraceMapPathSlots      = "path_slots"
+	TraceMapPaths          = "paths"
 	TraceMapTraceCounts    = "trace_counts"
 	TraceMapTraceDevices   = "trace_devices"
 	TraceMapTraceEvents    = "trace_events"
@@ -151,6 +153,8 @@ type TraceMapSpecs struct {
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
 	NatPorts      *ebpf.MapSpec `ebpf:"nat_ports"`
 	Networks      *ebpf.MapSpec `ebpf:"networks"`
+	PathSlots     *ebpf.MapSpec `ebpf:"path_slots"`
+	Paths         *ebpf.MapSpec `ebpf:"paths"`
 	TraceCounts   *ebpf.MapSpec `ebpf:"trace_counts"`
 	TraceDevices  *ebpf.MapSpec `ebpf:"trace_devices"`
 	TraceEvents   *ebpf.MapSpec `ebpf:"trace_events"`
@@ -207,6 +211,8 @@ type TraceMaps struct {
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
 	NatPorts      *ebpf.Map `ebpf:"nat_ports"`
 	Networks      *ebpf.Map `ebpf:"networks"`
+	PathSlots     *ebpf.Map `ebpf:"path_slots"`
+	Paths         *ebpf.Map `ebpf:"paths"`
 	TraceCounts   *ebpf.Map `ebpf:"trace_counts"`
 	TraceDevices  *ebpf.Map `ebpf:"trace_devices"`
 	TraceEvents   *ebpf.Map `ebpf:"trace_events"`
@@ -225,6 +231,8 @@ func (m *TraceMaps) Close() error {
 		m.Endpoints,
 		m.NatPorts,
 		m.Networks,
+		m.PathSlots,
+		m.Paths,
 		m.TraceCounts,
 		m.TraceDevices,
 		m.TraceEvents,

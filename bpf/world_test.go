@@ -56,7 +56,7 @@ type peer struct {
 	flags      uint32
 	slowMark   uint32
 	net4, net6 uint64
-	slot       uint32 // of its network in the counters map
+	slot, path uint16 // where its packets are counted
 }
 
 // world is a loaded program in a network namespace with devices to run it on.
@@ -86,7 +86,7 @@ func peers() []*peer {
 			host:  net.HardwareAddr{2, 0, 0, 0, 2, number},
 			mtu:   defaultMTU,
 			flags: flags, net4: net4, net6: net6,
-			slot: 1 + uint32(number)%(worldSlots-1),
+			slot: 1 + uint16(number)%(worldSlots-1), path: PathSlots - uint16(number),
 		}
 	}
 	const usual = sourceCheck | direct | tracked
@@ -208,14 +208,16 @@ func (w *world) load(conntrack bool) error {
 
 func (w *world) publish(p *peer) error {
 	if p.name == "unpublished" {
-		p.slot = 0
+		p.slot, p.path = 0, 0
 		return nil
 	}
-	dev := ZiplineDevice{Networks: [4]uint64{0: p.net4, 3: p.net6}, Mac: [6]byte(p.mac), HostMac: [6]byte(p.host), Flags: p.flags, Slot: p.slot}
+	dev := ZiplineDevice{Networks: [4]uint64{0: p.net4, 3: p.net6}, Mac: [6]byte(p.mac), HostMac: [6]byte(p.host), Flags: p.flags}
+	dev.Slots.Network, dev.Slots.Path = p.slot, p.path
 	if err := w.objs.Devices.Put(uint32(p.index), dev); err != nil {
 		return err
 	}
-	ep := ZiplineEndpoint{Ifindex: uint32(p.index), Mtu: p.mtu, Mac: [6]byte(p.mac), HostMac: [6]byte(p.host), Flags: p.flags, SlowPathMark: p.slowMark, Slot: p.slot}
+	ep := ZiplineEndpoint{Ifindex: uint32(p.index), Mtu: p.mtu, Mac: [6]byte(p.mac), HostMac: [6]byte(p.host), Flags: p.flags, SlowPathMark: p.slowMark}
+	ep.Slots = dev.Slots
 	for _, addr := range []netip.Addr{p.v4, p.v6, p.extra} {
 		if !addr.IsValid() {
 			continue

@@ -14,6 +14,7 @@
 #include "headers/bpf_endian.h"
 #include "lib/reason.h"
 #include "lib/maps.h"
+#include "lib/count.h"
 #include "lib/verdict.h"
 #include "lib/packet.h"
 #include "lib/source.h"
@@ -63,7 +64,7 @@ SEC("tc")
 int from_endpoint(struct __sk_buff *skb)
 {
 	skb->tc_index = 0;
-	count_for(skb, 0);
+	count_for_nobody(skb);
 	return verdict(skb, HOOK_ENDPOINT, endpoint_handle(skb));
 }
 
@@ -83,7 +84,7 @@ SEC("tc")
 int from_uplink(struct __sk_buff *skb)
 {
 	skb->tc_index = 0;
-	count_for(skb, 0);
+	count_for_nobody(skb);
 	return verdict(skb, HOOK_UPLINK, uplink_handle(skb));
 }
 
@@ -111,7 +112,7 @@ int to_device(struct __sk_buff *skb)
 	if ((admit & ~ADMIT_DIRECTIONS) != ADMIT)
 		return TC_ACT_UNSPEC;
 	skb->tc_index = 0;
-	count_for(skb, 0);
+	count_for_nobody(skb);
 	return verdict(skb, HOOK_DEVICE, device_handle(skb, admit & ADMIT_DIRECTIONS));
 }
 

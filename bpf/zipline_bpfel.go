@@ -30,8 +30,12 @@ type ZiplineDevice struct {
 	Mac      [6]uint8
 	HostMac  [6]uint8
 	Flags    uint32
-	Slot     uint32
-	Pad      uint32
+	Slots    struct {
+		_       structs.HostLayout
+		Network uint16
+		Path    uint16
+	}
+	Pad uint32
 }
 
 type ZiplineEndpoint struct {
@@ -43,7 +47,11 @@ type ZiplineEndpoint struct {
 	HostMac      [6]uint8
 	Flags        uint32
 	SlowPathMark uint32
-	Slot         uint32
+	Slots        struct {
+		_       structs.HostLayout
+		Network uint16
+		Path    uint16
+	}
 }
 
 type ZiplineNatPorts struct {
@@ -58,6 +66,18 @@ type ZiplineNatPorts struct {
 type ZiplineNetworkName struct {
 	_    structs.HostLayout
 	Text [64]uint8
+}
+
+type ZiplinePath struct {
+	_       structs.HostLayout
+	Carried uint64
+	Dropped uint64
+	Left    uint64
+}
+
+type ZiplinePathSlots struct {
+	_     structs.HostLayout
+	Taken [32]uint64
 }
 
 type ZiplineReason uint32
@@ -150,6 +170,8 @@ const (
 	ZiplineMapEndpoints       = "endpoints"
 	ZiplineMapNatPorts        = "nat_ports"
 	ZiplineMapNetworks        = "networks"
+	ZiplineMapPathSlots       = "path_slots"
+	ZiplineMapPaths           = "paths"
 	ZiplineMapRoutes          = "routes"
 	ZiplineMapTracers         = "tracers"
 	ZiplineMapUplinks         = "uplinks"
@@ -219,6 +241,8 @@ type ZiplineMapSpecs struct {
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
 	NatPorts  *ebpf.MapSpec `ebpf:"nat_ports"`
 	Networks  *ebpf.MapSpec `ebpf:"networks"`
+	PathSlots *ebpf.MapSpec `ebpf:"path_slots"`
+	Paths     *ebpf.MapSpec `ebpf:"paths"`
 	Routes    *ebpf.MapSpec `ebpf:"routes"`
 	Tracers   *ebpf.MapSpec `ebpf:"tracers"`
 	Uplinks   *ebpf.MapSpec `ebpf:"uplinks"`
@@ -258,6 +282,8 @@ type ZiplineMaps struct {
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
 	NatPorts  *ebpf.Map `ebpf:"nat_ports"`
 	Networks  *ebpf.Map `ebpf:"networks"`
+	PathSlots *ebpf.Map `ebpf:"path_slots"`
+	Paths     *ebpf.Map `ebpf:"paths"`
 	Routes    *ebpf.Map `ebpf:"routes"`
 	Tracers   *ebpf.Map `ebpf:"tracers"`
 	Uplinks   *ebpf.Map `ebpf:"uplinks"`
@@ -270,6 +296,8 @@ func (m *ZiplineMaps) Close() error {
 		m.Endpoints,
 		m.NatPorts,
 		m.Networks,
+		m.PathSlots,
+		m.Paths,
 		m.Routes,
 		m.Tracers,
 		m.Uplinks,

@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "f8d7dca7655490d427216b5e4b788738"
+const digest = "6768c11b3b2dc7701c1ab8503f291363"

@@ -36,6 +36,10 @@ type Inspected struct {
 	Wrong error
 	// Inside is the container's device, nil where it could not be read.
 	Inside *Inside
+	// Sent says what became of what the container sent; nil where nobody counts
+	// it: the programs are not told of the endpoint, or came to know of it when
+	// there was no place left to count.
+	Sent *loader.Path
 	// Netns is where the container's namespace can be entered.
 	Netns NetnsPlace
 }
@@ -83,6 +87,10 @@ func Inspect(list []Attached, node *loader.Node, opts InspectOptions) ([]Inspect
 	if err != nil {
 		return nil, err
 	}
+	paths, err := pathsOf(node)
+	if err != nil {
+		return nil, err
+	}
 	programs, err := loader.AttachedPrograms(indexesOf(list))
 	if err != nil {
 		return nil, err
@@ -93,6 +101,9 @@ func Inspect(list []Attached, node *loader.Node, opts InspectOptions) ([]Inspect
 		if i.Inside, err = inside(&i.Attached); err != nil {
 			return nil, err
 		}
+		if path, ok := paths[a.Index]; ok {
+			i.Sent = &path
+		}
 		i.readForwarding()
 		i.Wrong = wrongPrograms(node, &i)
 		inspected = append(inspected, i)
@@ -101,6 +112,13 @@ func Inspect(list []Attached, node *loader.Node, opts InspectOptions) ([]Inspect
 		addNetns(inspected)
 	}
 	return inspected, nil
+}
+
+func pathsOf(node *loader.Node) (map[int]loader.Path, error) {
+	if node == nil {
+		return nil, nil
+	}
+	return node.Paths()
 }
 
 func indexesOf(list []Attached) []int {

@@ -5,6 +5,8 @@ package datapath
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/zipline-cni/zipline/loader"
 )
 
 // NetworkSummary is what a node has of a network.
@@ -22,6 +24,8 @@ type NetworkSummary struct {
 	// Received is what came to its containers, ByEBPF the part of it that came
 	// past the stack (see [Inspected.ByEBPF]), Sent what they sent.
 	Received, ByEBPF, Sent Traffic
+	// SentBy says what became of the packets sent, as far as it was counted.
+	SentBy loader.Path
 }
 
 // Networks sums up endpoints by network, in the order of the list. guards are
@@ -54,6 +58,11 @@ func (n *NetworkSummary) add(e *Inspected, guards []netip.Prefix) {
 	n.Forwarding[e.Forwarding]++
 	n.Sent.Add(e.FromContainer)
 	n.ByEBPF.Add(e.ByEBPF())
+	if e.Sent != nil {
+		n.SentBy.Carried += e.Sent.Carried
+		n.SentBy.Dropped += e.Sent.Dropped
+		n.SentBy.Left += e.Sent.Left
+	}
 	if e.Inside != nil {
 		n.Received.Add(e.Inside.Received)
 	} else {

@@ -28,6 +28,46 @@ type Counter struct {
 	Bytes   uint64
 }
 
+// Path says what became of the packets that a device's container sent, since the
+// device was published. A GSO packet counts once.
+type Path struct {
+	// Carried by the programs past the stack, or answered by them.
+	Carried uint64
+	Dropped uint64
+	// Left to the stack.
+	Left uint64
+}
+
+// Paths returns the paths of the published devices, by index. One that came when
+// no slot was left has none.
+func (n *Node) Paths() (_ map[int]Path, err error) {
+	m, err := n.openMap(bpf.ZiplineMapPaths)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	devices, err := entries[uint32, bpf.ZiplineDevice](n.maps[bpf.ZiplineMapDevices])
+	if err != nil {
+		return nil, err
+	}
+	paths := make(map[int]Path, len(devices))
+	var perCPU []bpf.ZiplinePath
+	for index, d := range devices {
+		if d.Slots.Path == 0 {
+			continue
+		}
+		if err := m.Lookup(uint32(d.Slots.Path), &perCPU); err != nil {
+			return nil, fmt.Errorf("read paths: %w", err)
+		}
+		var p Path
+		for _, cpu := range perCPU {
+			p.Carried, p.Dropped, p.Left = p.Carried+cpu.Carried, p.Dropped+cpu.Dropped, p.Left+cpu.Left
+		}
+		paths[int(index)] = p
+	}
+	return paths, nil
+}
+
 // ReadCounters returns the counters of the calling thread's node. Returns
 // [ErrNotLoaded] where there is none.
 func ReadCounters() (_ []Counter, err error) {
@@ -60,11 +100,11 @@ func (n *Node) Counters() (_ []Counter, err error) {
 }
 
 // appendSlot appends the counters of a slot that are not zero.
-func appendSlot(counters []Counter, m *ebpf.Map, slot uint32, network string) ([]Counter, error) {
+func appendSlot(counters []Counter, m *ebpf.Map, slot uint16, network string) ([]Counter, error) {
 	const rows = bpf.Hooks * bpf.Reasons
 	var perCPU []bpf.ZiplineCounter
 	for row := range uint32(rows) {
-		if err := m.Lookup(slot*rows+row, &perCPU); err != nil {
+		if err := m.Lookup(uint32(slot)*rows+row, &perCPU); err != nil {
 			return nil, err
 		}
 		c := Counter{Network: network, Hook: bpf.Hook(row / bpf.Reasons), Reason: bpf.Reason(row % bpf.Reasons)}

@@ -75,12 +75,14 @@ func (e *Endpoint) check() error {
 	return nil
 }
 
-func (e *Endpoint) value(slot uint32) bpf.ZiplineEndpoint {
-	return bpf.ZiplineEndpoint{
+func (e *Endpoint) value(s slots) bpf.ZiplineEndpoint {
+	v := bpf.ZiplineEndpoint{
 		Ifindex: uint32(e.IfIndex), Mtu: uint32(e.MTU), Network: e.Network,
 		Mac: [6]byte(e.ContainerMAC), HostMac: [6]byte(e.HostMAC), Flags: e.flags(),
-		SlowPathMark: e.SlowPathMark, Slot: slot,
+		SlowPathMark: e.SlowPathMark,
 	}
+	v.Slots.Network, v.Slots.Path = s.network, s.path
+	return v
 }
 
 func endpointOf(v *bpf.ZiplineEndpoint) Endpoint {
@@ -97,8 +99,9 @@ func endpointOf(v *bpf.ZiplineEndpoint) Endpoint {
 // device returns the record of the endpoint's device, which keeps the networks
 // of an earlier record of the same device. Another MAC is another device: the
 // kernel may give an index again.
-func (e *Endpoint) device(earlier *bpf.ZiplineDevice, slot uint32) bpf.ZiplineDevice {
-	d := bpf.ZiplineDevice{Mac: [6]byte(e.ContainerMAC), HostMac: [6]byte(e.HostMAC), Flags: e.flags(), Slot: slot}
+func (e *Endpoint) device(earlier *bpf.ZiplineDevice, s slots) bpf.ZiplineDevice {
+	d := bpf.ZiplineDevice{Mac: [6]byte(e.ContainerMAC), HostMac: [6]byte(e.HostMAC), Flags: e.flags()}
+	d.Slots.Network, d.Slots.Path = s.network, s.path
 	if earlier != nil && earlier.HostMac == d.HostMac {
 		d.Networks = earlier.Networks
 	}

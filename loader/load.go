@@ -59,9 +59,11 @@ func tryLoad(maps map[string]*ebpf.Map) (_ *set, _ *record, err error) {
 		return nil, nil, err
 	}
 	defer coll.Close()
-	// No program reads it, but whoever finds a program finds its maps.
-	if err := coll.Programs[bpf.ZiplineProgFromEndpoint].BindMap(coll.Maps[bpf.ZiplineMapNetworks]); err != nil {
-		return nil, nil, fmt.Errorf("bind map %q: %w", bpf.ZiplineMapNetworks, err)
+	// No program reads them, but whoever finds a program finds its maps.
+	for _, name := range []string{bpf.ZiplineMapNetworks, bpf.ZiplineMapPathSlots} {
+		if err := coll.Programs[bpf.ZiplineProgFromEndpoint].BindMap(coll.Maps[name]); err != nil {
+			return nil, nil, fmt.Errorf("bind map %q: %w", name, err)
+		}
 	}
 	duplicate := func(name string) (int, error) {
 		return unix.FcntlInt(uintptr(coll.Programs[name].FD()), unix.F_DUPFD_CLOEXEC, 0)

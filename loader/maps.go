@@ -21,21 +21,19 @@ func (n *Node) Upsert(addr netip.Addr, ep Endpoint) error {
 		return fmt.Errorf("publish %s: %w", addr, err)
 	}
 	return n.change(func() error {
-		slot, err := n.networkSlot(ep.NetworkName)
+		counted, err := n.upsertDevice(&ep)
 		if err != nil {
-			return fmt.Errorf("publish network of %s: %w", addr, err)
-		}
-		if err := n.upsertDevice(&ep, slot); err != nil {
 			return fmt.Errorf("publish device of %s: %w", addr, err)
 		}
-		if err := put(n.maps[bpf.ZiplineMapEndpoints], key(addr), ep.value(slot)); err != nil {
+		if err := put(n.maps[bpf.ZiplineMapEndpoints], key(addr), ep.value(counted)); err != nil {
 			return fmt.Errorf("publish %s: %w", addr, err)
 		}
 		return nil
 	})
 }
 
-func (n *Node) upsertDevice(ep *Endpoint, slot uint32) error {
+// upsertDevice returns where the packets of the device are counted.
+func (n *Node) upsertDevice(ep *Endpoint) (slots, error) {
 	devices := n.maps[bpf.ZiplineMapDevices]
 	var earlier *bpf.ZiplineDevice
 	var d bpf.ZiplineDevice
@@ -43,9 +41,13 @@ func (n *Node) upsertDevice(ep *Endpoint, slot uint32) error {
 	case err == nil:
 		earlier = &d
 	case !errors.Is(err, ebpf.ErrKeyNotExist):
-		return err
+		return slots{}, err
 	}
-	return put(devices, uint32(ep.IfIndex), ep.device(earlier, slot))
+	counted, err := n.slotsOf(ep, earlier)
+	if err != nil {
+		return slots{}, err
+	}
+	return counted, put(devices, uint32(ep.IfIndex), ep.device(earlier, counted))
 }
 
 // Lookup returns the entry of an address. Returns [ErrNotFound].
@@ -146,20 +148,22 @@ func mergeMaps(to, from *set) error {
 	if err != nil {
 		return err
 	}
-	slots := map[uint32]uint32{}
+	renamed := map[uint16]uint16{}
 	for slot, network := range networks {
-		if slots[slot], err = to.networkSlot(network); err != nil {
+		if renamed[slot], err = to.networkSlot(network); err != nil {
 			return err
 		}
 	}
-	err = merge[bpf.ZiplineAddress](to, from, bpf.ZiplineMapEndpoints, func(v *bpf.ZiplineEndpoint) { v.Slot = slots[v.Slot] })
+	// What a device sent is no longer counted for it: its slot may be another's.
+	adapt := func(network, path *uint16) { *network, *path = renamed[*network], 0 }
+	err = merge[bpf.ZiplineAddress](to, from, bpf.ZiplineMapEndpoints, func(v *bpf.ZiplineEndpoint) { adapt(&v.Slots.Network, &v.Slots.Path) })
 	if err != nil {
 		return err
 	}
 	if err := merge[uint32](to, from, bpf.ZiplineMapUplinks, func(*bpf.ZiplineUplink) {}); err != nil {
 		return err
 	}
-	return merge[uint32](to, from, bpf.ZiplineMapDevices, func(v *bpf.ZiplineDevice) { v.Slot = slots[v.Slot] })
+	return merge[uint32](to, from, bpf.ZiplineMapDevices, func(v *bpf.ZiplineDevice) { adapt(&v.Slots.Network, &v.Slots.Path) })
 }
 
 func merge[K comparable, V any](to, from *set, name string, adapt func(*V)) error {

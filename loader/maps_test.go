@@ -138,7 +138,7 @@ func TestAFullMapIsAnError(t *testing.T) {
 	m := n.maps[bpf.ZiplineMapEndpoints]
 	ep := someEndpoint(7, 1)
 	for i := range 65536 {
-		must(t, put(m, key(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})), ep.value(0)))
+		must(t, put(m, key(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})), ep.value(slots{})))
 	}
 	wantError(t, n.Upsert(netip.MustParseAddr("10.2.0.0"), ep), ErrFull)
 	must(t, n.Upsert(netip.MustParseAddr("10.1.0.0"), ep)) // one that is there

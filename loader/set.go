@@ -19,15 +19,24 @@ type shape struct {
 	keySize, valueSize, maxEntries uint32
 }
 
-// layout lists the maps that a set consists of, as bpf/lib/maps.h declares
-// them. A test compares the two.
+// layout lists the maps that a set consists of, as bpf/lib/maps.h and
+// bpf/lib/count.h declare them. A test compares the two.
 var layout = map[string]shape{
 	bpf.ZiplineMapEndpoints: {ebpf.Hash, 16, 40, 65536},
 	bpf.ZiplineMapDevices:   {ebpf.Hash, 4, 56, 65536},
 	bpf.ZiplineMapNetworks:  {ebpf.Hash, 64, 4, bpf.NetworkSlots - 1},
+	bpf.ZiplineMapPaths:     {ebpf.PerCPUArray, 4, 24, bpf.PathSlots},
+	bpf.ZiplineMapPathSlots: {ebpf.Array, 4, bpf.PathSlots / 8, 1},
 	bpf.ZiplineMapUplinks:   {ebpf.Hash, 4, 8, 1024},
 	bpf.ZiplineMapNatPorts:  {ebpf.Array, 4, 131072, 1},
 	bpf.ZiplineMapCounters:  {ebpf.PerCPUArray, 4, 16, bpf.NetworkSlots * bpf.Hooks * bpf.Reasons},
+}
+
+// alwaysOpen are the maps that every ADD and DEL changes. The others are what the
+// programs count, and the library asks how many CPUs there are before it opens
+// those that have values for each.
+var alwaysOpen = map[string]bool{
+	bpf.ZiplineMapEndpoints: true, bpf.ZiplineMapDevices: true, bpf.ZiplineMapUplinks: true, bpf.ZiplineMapNatPorts: true,
 }
 
 // errNotOurs says that a program or map is somebody else's, or of another layout.
@@ -290,7 +299,7 @@ func (s *set) addMap(fd int) error {
 		return fmt.Errorf("map %q: %w", info.name, errNotOurs)
 	}
 	s.mapIDs[info.name] = info.id
-	if info.name == bpf.ZiplineMapCounters || info.name == bpf.ZiplineMapNetworks {
+	if !alwaysOpen[info.name] {
 		return unix.Close(fd)
 	}
 	m, err := ebpf.NewMapFromFD(fd)
@@ -301,9 +310,7 @@ func (s *set) addMap(fd int) error {
 	return nil
 }
 
-// openMap returns a new descriptor of a map. Two are only ever opened so: the
-// counters, which ADD has no use for and about which the library asks how many
-// CPUs there are, and the networks, which are ADD's alone.
+// openMap returns a new descriptor of a map.
 func (s *set) openMap(name string) (*ebpf.Map, error) {
 	fd, err := mapByID(s.mapIDs[name])
 	if err != nil {

@@ -6,17 +6,100 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/bits"
 
 	"github.com/cilium/ebpf"
 
 	"github.com/zipline-cni/zipline/bpf"
 )
 
+// slots is where packets are counted; see struct slots of bpf/lib/maps.h.
+type slots struct{ network, path uint16 }
+
+// slotsOf gives an endpoint and its device their slots; a device that is there
+// keeps its own. The caller holds the lock of the maps.
+func (n *Node) slotsOf(ep *Endpoint, earlier *bpf.ZiplineDevice) (s slots, err error) {
+	if s.network, err = n.networkSlot(ep.NetworkName); err != nil {
+		return slots{}, err
+	}
+	if earlier != nil && earlier.HostMac == [6]byte(ep.HostMAC) {
+		s.path = earlier.Slots.Path
+		return s, nil
+	}
+	s.path, err = n.pathSlot()
+	return s, err
+}
+
+// pathSlot takes a path slot, or 0 when there is none. DEL gives none back, so
+// that it has nothing to wait for: when all were given away, those of devices that
+// are not published any more start again at zero.
+func (n *Node) pathSlot() (_ uint16, err error) {
+	m, err := n.openMap(bpf.ZiplineMapPathSlots)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	var given bpf.ZiplinePathSlots
+	if err := m.Lookup(uint32(0), &given); err != nil {
+		return 0, fmt.Errorf("read path slots: %w", err)
+	}
+	given.Taken[0] |= 1 // nobody's
+	slot := firstFree(&given)
+	if slot == 0 {
+		if err := n.reclaimPaths(&given); err != nil {
+			return 0, err
+		}
+		slot = firstFree(&given)
+	}
+	given.Taken[slot/64] |= 1 << (slot % 64)
+	return slot, put(m, uint32(0), &given)
+}
+
+// firstFree returns the first slot that is not taken, or 0.
+func firstFree(given *bpf.ZiplinePathSlots) uint16 {
+	for i, word := range given.Taken {
+		if word != ^uint64(0) {
+			return uint16(i*64 + bits.TrailingZeros64(^word))
+		}
+	}
+	return 0
+}
+
+// reclaimPaths takes back the slots of devices that are gone.
+func (n *Node) reclaimPaths(given *bpf.ZiplinePathSlots) (err error) {
+	m, err := n.openMap(bpf.ZiplineMapPaths)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	devices, err := entries[uint32, bpf.ZiplineDevice](n.maps[bpf.ZiplineMapDevices])
+	if err != nil {
+		return err
+	}
+	given.Taken = [len(given.Taken)]uint64{1}
+	for _, d := range devices {
+		given.Taken[d.Slots.Path/64] |= 1 << (d.Slots.Path % 64)
+	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("count CPUs: %w", err)
+	}
+	for slot := range uint32(bpf.PathSlots) {
+		if given.Taken[slot/64]&(1<<(slot%64)) != 0 {
+			continue
+		}
+		if err := m.Put(slot, make([]bpf.ZiplinePath, cpus)); err != nil {
+			return fmt.Errorf("clear path: %w", err)
+		}
+	}
+	return nil
+}
+
 // networkSlot returns the slot of a network's rows in the counters map, and
 // gives it one when it has none. Slots are not taken back: counters only rise.
 // 0 is for no name, and for networks that come when no slot is left. The caller
 // holds the lock of the maps.
-func (s *set) networkSlot(name string) (_ uint32, err error) {
+func (s *set) networkSlot(name string) (_ uint16, err error) {
 	if name == "" {
 		return 0, nil
 	}
@@ -28,7 +111,7 @@ func (s *set) networkSlot(name string) (_ uint32, err error) {
 	key := networkKey(name)
 	var slot uint32
 	if err := m.Lookup(key, &slot); err == nil || !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return slot, err
+		return uint16(slot), err
 	}
 	taken, err := entries[bpf.ZiplineNetworkName, uint32](m)
 	if err != nil {
@@ -37,7 +120,7 @@ func (s *set) networkSlot(name string) (_ uint32, err error) {
 	if slot = freeSlot(taken); slot == 0 {
 		return 0, nil
 	}
-	return slot, put(m, key, slot)
+	return uint16(slot), put(m, key, slot)
 }
 
 // freeSlot returns the first slot that is not taken, or 0.
@@ -55,7 +138,7 @@ func freeSlot(taken map[bpf.ZiplineNetworkName]uint32) uint32 {
 }
 
 // networkNames returns the names of the networks by their slot, with "" for 0.
-func (s *set) networkNames() (_ map[uint32]string, err error) {
+func (s *set) networkNames() (_ map[uint16]string, err error) {
 	m, err := s.openMap(bpf.ZiplineMapNetworks)
 	if err != nil {
 		return nil, err
@@ -65,9 +148,9 @@ func (s *set) networkNames() (_ map[uint32]string, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("read networks: %w", err)
 	}
-	names := map[uint32]string{0: ""}
+	names := map[uint16]string{0: ""}
 	for key, slot := range slots {
-		names[slot] = networkName(key)
+		names[uint16(slot)] = networkName(key)
 	}
 	return names, nil
 }

@@ -78,12 +78,25 @@ static __always_inline int flow_xfrm(const struct flow *flow)
 		(flow)->ports.dest = (other)->src.u.all;                        \
 	} while (0)
 
+/**
+ * flow_read() - what conntrack does to this packet
+ * @ct: its entry, held for as long as @flow is used
+ * @dir: the packet's direction
+ * @pkt: its tuple
+ * @v4: IPv4, else IPv6; a constant
+ * @flow: set where 0 is returned; its addresses and ports also where the flow
+ *        is to check in; its admit in any case
+ *
+ * Return: 0 if the packet may be carried past the stack, else a negative reason
+ */
 static __always_inline int flow_read(const struct nf_conn *ct, __u8 dir, const struct packet *pkt,
 				     bool v4, struct flow *flow)
 {
 	__u32 admitted, own = 1 << (dir & 1);
 	int ret;
 
+	flow->admit = 0;
+	flow->net = ct->ct_net.net;
 	ret = conntrack_carried(ct, pkt);
 	if (ret)
 		return ret;
@@ -103,37 +116,7 @@ static __always_inline int flow_read(const struct nf_conn *ct, __u8 dir, const s
 	flow->mark = 0;
 	if (kernel_has(ct->mark))
 		flow->mark = ct->mark;
-	flow->net = ct->ct_net.net;
 	return 0;
-}
-
-/**
- * conntrack_flow() - what conntrack does to this packet
- * @skb: the packet
- * @pkt: its tuple
- * @v4: IPv4, else IPv6; a constant
- * @flow: set where 0 is returned; its addresses and ports also where the flow
- *        is to check in; its admit in any case
- *
- * Return: 0 if the packet may be carried past the stack, -REASON_NEXT_UNTRACKED
- * if conntrack does not know its flow, else another negative reason
- */
-static __always_inline int conntrack_flow(struct __sk_buff *skb, const struct packet *pkt, bool v4,
-					  struct flow *flow)
-{
-	struct bpf_ct_opts opts = {};
-	struct nf_conn *ct;
-	int ret;
-
-	flow->admit = 0;
-	if (!have_conntrack)
-		return -REASON_NEXT_UNTRACKED;
-	ct = conntrack_lookup(skb, pkt, v4, false, &opts);
-	if (!ct)
-		return opts.error == -ENOENT ? -REASON_NEXT_UNTRACKED : -REASON_NEXT_CONNTRACK;
-	ret = flow_read(ct, opts.dir, pkt, v4, flow);
-	bpf_ct_release(ct);
-	return ret;
 }
 
 #endif

@@ -30,7 +30,7 @@ static __always_inline int forward_inbound(struct __sk_buff *skb, const struct p
 {
 	int ret;
 
-	count_for(skb, dest->slot);
+	count_for(skb, &dest->slots);
 	ret = arrival(skb, pkt, flow, v4, dest);
 	if (ret)
 		return ret;
@@ -94,12 +94,43 @@ static __always_inline void forward_note(struct __sk_buff *skb, const struct pac
 		dest = endpoint_lookup(&flow->daddr);
 		if (!dest)
 			return;
-		count_for(skb, dest->slot);
+		count_for(skb, &dest->slots);
 		port_note(pkt->ports.dest);
 		return;
 	}
 	if (pkt->ports.source != flow->ports.source || !address_equal(&pkt->saddr, &flow->saddr, v4))
 		port_note(flow->ports.source);
+}
+
+/* A packet that conntrack has an entry for. */
+static __always_inline int forward_flow(struct __sk_buff *skb, const struct packet *pkt, const struct nf_conn *ct,
+					__u8 dir, bool v4, const struct endpoint *source)
+{
+	struct flow flow;
+	int ret;
+
+	ret = flow_read(ct, dir, pkt, v4, &flow);
+	if (ret == -REASON_NEXT_CHECK_IN || (!ret && source))
+		forward_note(skb, pkt, &flow, v4, source);
+	if (!ret)
+		ret = forward_tracked(skb, pkt, &flow, v4, source);
+	if (-ret >= REASON_NEXT_FIRST)
+		skb->tc_index = flow.admit;
+	return ret;
+}
+
+/* What comes in by an uplink is for a container only if its address or its port says so. */
+static __always_inline bool forward_asks(struct __sk_buff *skb, const struct packet *pkt)
+{
+	struct endpoint *dest;
+
+	if (port_recent(pkt->ports.dest))
+		return true;
+	dest = endpoint_lookup(&pkt->daddr);
+	if (!dest)
+		return port_ask(pkt->ports.dest);
+	count_for(skb, &dest->slots);
+	return true;
 }
 
 /**
@@ -109,32 +140,30 @@ static __always_inline void forward_note(struct __sk_buff *skb, const struct pac
  * @v4: IPv4, else IPv6; a constant
  * @source: the endpoint it comes from; NULL: it comes from an uplink
  *
+ * The entry is held to the end: what is read of the node is reached through it.
+ *
  * Return: negative reason
  */
 static __always_inline int forward(struct __sk_buff *skb, const struct packet *pkt, bool v4,
 				   const struct endpoint *source)
 {
-	struct endpoint *dest;
-	struct flow flow;
+	struct bpf_ct_opts opts = {};
+	struct nf_conn *ct;
 	int ret;
 
-	if (!source && !port_recent(pkt->ports.dest)) {
-		dest = endpoint_lookup(&pkt->daddr);
-		if (dest)
-			count_for(skb, dest->slot);
-		else if (!port_ask(pkt->ports.dest))
-			return -REASON_NEXT_NO_ENDPOINT;
+	if (!source && !forward_asks(skb, pkt))
+		return -REASON_NEXT_NO_ENDPOINT;
+	if (!have_conntrack)
+		return source ? forward_direct(skb, pkt, source) : -REASON_NEXT_UNTRACKED;
+	ct = conntrack_lookup(skb, pkt, v4, false, &opts);
+	if (ct) {
+		ret = forward_flow(skb, pkt, ct, opts.dir, v4, source);
+		bpf_ct_release(ct);
+		return ret;
 	}
-	ret = conntrack_flow(skb, pkt, v4, &flow);
-	if (ret == -REASON_NEXT_UNTRACKED)
-		return source ? forward_direct(skb, pkt, source) : ret;
-	if (ret == -REASON_NEXT_CHECK_IN || (!ret && source))
-		forward_note(skb, pkt, &flow, v4, source);
-	if (!ret)
-		ret = forward_tracked(skb, pkt, &flow, v4, source);
-	if (-ret >= REASON_NEXT_FIRST)
-		skb->tc_index = flow.admit;
-	return ret;
+	if (opts.error != -ENOENT)
+		return -REASON_NEXT_CONNTRACK;
+	return source ? forward_direct(skb, pkt, source) : -REASON_NEXT_UNTRACKED;
 }
 
 #endif

@@ -25,6 +25,18 @@ enum endpoint_flags {
 };
 
 /**
+ * struct slots - where packets are counted
+ * @network: of the network in the counters map
+ * @path: of the device in the paths map
+ *
+ * 0 is for nobody, and for all that came when no slot was left.
+ */
+struct slots {
+	__u16 network;
+	__u16 path;
+};
+
+/**
  * struct endpoint - where an address lives
  * @ifindex: host veth
  * @mtu: MTU of the container's device
@@ -34,7 +46,7 @@ enum endpoint_flags {
  * @host_mac: MAC of the host veth
  * @flags: enum endpoint_flags
  * @slow_path_mark: bits of the conntrack mark that keep a flow in the stack
- * @slot: of its network in the counters map
+ * @slots: where its packets are counted
  */
 struct endpoint {
 	__u32 ifindex;
@@ -44,7 +56,7 @@ struct endpoint {
 	__u8 host_mac[ETH_ALEN];
 	__u32 flags;
 	__u32 slow_path_mark;
-	__u32 slot;
+	struct slots slots;
 };
 
 #define DEVICE_NETWORKS 4
@@ -56,7 +68,7 @@ struct endpoint {
  * @mac: MAC of the container's device
  * @host_mac: MAC of the host veth
  * @flags: enum endpoint_flags
- * @slot: of its network in the counters map
+ * @slots: where its packets are counted
  * @pad: 0
  *
  * A packet whose source address is leased to nobody finds no endpoint, yet the
@@ -68,19 +80,8 @@ struct device {
 	__u8 mac[ETH_ALEN];
 	__u8 host_mac[ETH_ALEN];
 	__u32 flags;
-	__u32 slot;
+	struct slots slots;
 	__u32 pad;
-};
-
-#define NETWORK_NAME_LEN 64
-#define NETWORK_SLOTS 16
-
-/**
- * struct network_name - the key of a network
- * @text: its name, with zeros after it; a long one is cut
- */
-struct network_name {
-	__u8 text[NETWORK_NAME_LEN];
 };
 
 /**
@@ -111,16 +112,6 @@ struct nat_port {
  */
 struct nat_ports {
 	struct nat_port port[65536];
-};
-
-/**
- * struct counter - one row of the counters map
- * @packets: how many (a GSO packet counts once)
- * @bytes: their length with the Ethernet header
- */
-struct counter {
-	__u64 packets;
-	__u64 bytes;
 };
 
 /* Written by the loader package at ADD, DEL and GC; read by the programs. */
@@ -163,28 +154,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct nat_ports);
 } nat_ports SEC(".maps");
-
-/*
- * The slot of each network's own rows in the counters map, from 1. Slot 0 is for
- * what belongs to no network that is known, and for all networks that came when
- * there was no slot left. Written by the loader package at a network's first
- * ADD; never read by the programs, which find the slot in endpoints and devices.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, NETWORK_SLOTS - 1);
-	__type(key, struct network_name);
-	__type(value, __u32);
-} networks SEC(".maps");
-
-/* Written by the programs, one row per network slot, hook and reason; read by the loader package. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, NETWORK_SLOTS * HOOKS * REASONS);
-	__type(key, __u32);
-	__type(value, struct counter);
-} counters SEC(".maps");
 
 static __always_inline struct endpoint *endpoint_lookup(const struct address *addr)
 {

@@ -79,7 +79,7 @@ enum reason {
 /**
  * enum hook - which program counts
  *
- * The row of a counter is (slot * HOOKS + hook) * REASONS + reason.
+ * The row of a counter is (network slot * HOOKS + hook) * REASONS + reason.
  */
 enum hook {
 	HOOK_ENDPOINT = 0, /* from_endpoint */

@@ -56,7 +56,7 @@ static __always_inline int source_check(struct __sk_buff *skb, const struct ethh
 	*source = NULL;
 	if (!ep || ep->ifindex != skb->ifindex)
 		return source_unleased(skb, eth, reason);
-	count_for(skb, ep->slot);
+	count_for(skb, &ep->slots);
 	if (ep->flags & ENDPOINT_MAC_CHECK && !mac_equal(eth->h_source, ep->mac))
 		return -REASON_DROP_MAC;
 	*source = ep;

@@ -30,27 +30,6 @@ static __always_inline int verdict_of(__u32 reason)
 	return TC_ACT_UNSPEC;
 }
 
-/* Whose packet this is, as soon as it is known: cb[3] is scratch space too. */
-static __always_inline void count_for(struct __sk_buff *skb, __u32 slot)
-{
-	skb->cb[3] = slot;
-}
-
-/*
- * What found no endpoint on its way (ARP, a source that is nobody's) still came
- * by a device of some network.
- */
-static __always_inline __u32 slot_of(struct __sk_buff *skb, enum hook hook)
-{
-	__u32 slot = skb->cb[3];
-	struct device *dev;
-
-	if (slot || hook != HOOK_ENDPOINT)
-		return slot;
-	dev = device_lookup(skb->ifindex);
-	return dev ? dev->slot : 0;
-}
-
 /**
  * verdict() - the one exit of a program: count the packet, return its verdict
  * @skb: the packet
@@ -59,15 +38,8 @@ static __always_inline __u32 slot_of(struct __sk_buff *skb, enum hook hook)
  */
 static __always_inline int verdict(struct __sk_buff *skb, enum hook hook, int reason)
 {
-	__u32 row = (slot_of(skb, hook) * HOOKS + hook) * REASONS + -reason;
-	struct counter *counter;
-
 	skb->cb[4] = VERDICT_MARK | hook << 8 | -reason;
-	counter = bpf_map_lookup_elem(&counters, &row);
-	if (counter) {
-		counter->packets++;
-		counter->bytes += skb->len;
-	}
+	count(skb, hook, -reason);
 	bpf_tail_call_static(skb, &tracers, hook);
 	return verdict_of(-reason);
 }

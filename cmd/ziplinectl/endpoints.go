@@ -34,9 +34,18 @@ type endpointJSON struct {
 	Received        *trafficJSON   `json:"received" doc:"all that came to the container, by the stack or by eBPF; null where its device cannot be read"`
 	ReceivedByStack trafficJSON    `json:"receivedByStack" doc:"the part of it that came through the device on the node: what the stack delivered, and answers of the programs to ARP and ND"`
 	ReceivedByEBPF  *trafficJSON   `json:"receivedByEbpf" doc:"the rest: what eBPF delivered past the stack and that device; null likewise"`
-	Sent            trafficJSON    `json:"sent" doc:"all that the container sent, whoever carried it on: that is not counted by endpoint"`
+	Sent            trafficJSON    `json:"sent" doc:"all that the container sent"`
+	SentPackets     *pathJSON      `json:"sentPackets" doc:"what became of the packets that it sent; null where the programs are not told of it"`
 	Problem         string         `json:"problem" doc:"what is wrong with its programs; empty for nothing"`
 }
+
+type pathJSON struct {
+	ByEBPF  uint64 `json:"byEbpf" doc:"carried past the stack, or answered"`
+	Dropped uint64 `json:"dropped" doc:"dropped by the programs"`
+	ByStack uint64 `json:"byStack" doc:"left to the stack"`
+}
+
+func pathOf(p loader.Path) *pathJSON { return &pathJSON{p.Carried, p.Dropped, p.Left} }
 
 type netnsJSON struct {
 	ID    int    `json:"id" doc:"the id that the node's namespace has for it, -1 for none (ip netns list-id)"`
@@ -128,6 +137,9 @@ func endpointOf(e *datapath.Inspected) endpointJSON {
 		received, carried := trafficOf(e.Inside.Received), trafficOf(e.ByEBPF())
 		v.MAC, v.Received, v.ReceivedByEBPF = e.Inside.MAC.String(), &received, &carried
 	}
+	if e.Sent != nil {
+		v.SentPackets = pathOf(*e.Sent)
+	}
 	return v
 }
 
@@ -140,7 +152,7 @@ func attachedOf(programs []loader.AttachedProgram) []attachedJSON {
 }
 
 func (a *app) endpointRows(g *grid, endpoints []endpointJSON) {
-	head := []string{"NETWORK", "CONTAINER", "IFNAME", "ADDRESSES", "DEVICE", "STATE", "FORWARDING", "RECEIVED", "BY-EBPF", "SENT"}
+	head := []string{"NETWORK", "CONTAINER", "IFNAME", "ADDRESSES", "DEVICE", "STATE", "FORWARDING", "RECEIVED", "BY-EBPF", "SENT", "BY-EBPF", "DROPPED"}
 	if a.wide() {
 		head = append(head, "TIER", "MAC", "HOST-MAC", "MTU", "NETNS", "PROGRAMS")
 	}
@@ -149,7 +161,10 @@ func (a *app) endpointRows(g *grid, endpoints []endpointJSON) {
 		e := &endpoints[i]
 		row := []string{
 			e.Network, short(e.ContainerID), e.IfName, commas(e.Addresses), e.Device, e.state(g), e.Forwarding,
-			packets(e.Received), packets(e.ReceivedByEBPF), number(e.Sent.Packets),
+			packets(e.Received), packets(e.ReceivedByEBPF), number(e.Sent.Packets), "-", "-",
+		}
+		if e.SentPackets != nil {
+			row[10], row[11] = number(e.SentPackets.ByEBPF), number(e.SentPackets.Dropped)
 		}
 		if a.wide() {
 			row[1] = e.ContainerID

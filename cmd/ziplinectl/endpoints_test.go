@@ -215,15 +215,29 @@ func TestPacketsByPath(t *testing.T) {
 			if carried >= 20 != (word == "direct") || carried > 0 != (word == "direct") || all < 20 || e.Sent.Packets < 20 {
 				t.Errorf("%s: received %d, of them by eBPF %d, sent %d", word, all, carried, e.Sent.Packets)
 			}
+			if (e.SentPackets != nil) != (word == "direct") {
+				t.Fatalf("%s: what was sent is %+v", word, e.SentPackets)
+			}
+			// What was sent before the programs came is not among them.
+			if p := e.SentPackets; p != nil && (p.ByEBPF < 20 || p.Dropped != 0 || p.ByEBPF+p.ByStack > e.Sent.Packets) {
+				t.Errorf("%s: sent %d packets, of them %+v", word, e.Sent.Packets, p)
+			}
 		}
 	}
 	// What the endpoints received past the stack is what the programs carried to
 	// containers.
 	var endpoints []endpointJSON
 	s.ask(&endpoints, "endpoints")
-	var received uint64
+	var received, sent uint64
 	for _, e := range endpoints {
 		received += e.ReceivedByEBPF.Packets
+		if e.SentPackets != nil {
+			sent += e.SentPackets.ByEBPF
+		}
+	}
+	answered := s.carried(bpf.ZiplineReasonREASON_ARP_REPLY, bpf.ZiplineReasonREASON_ND_REPLY)
+	if sent != received+answered {
+		t.Errorf("endpoints sent %d packets by eBPF, received %d, and had %d answers", sent, received, answered)
 	}
 	var networks []networkJSON
 	s.ask(&networks, "networks")

@@ -47,7 +47,7 @@ var (
 			MAC: "52:e9:4d:54:39:81", Device: "zlzzxphwu5oivz7", Index: 7, HostMAC: "ce:00:4d:54:39:01", MTU: 1500, Up: true,
 			Netns: netnsJSON{ID: 3, Inode: 4026532600, Path: "/run/netns/cni-1"}, Tier: "conntrack", Forwarding: "direct", SourceCheck: true,
 			Programs: []attachedJSON{{"from_endpoint", 41, "tcx", "ingress", true}, {"to_device", 42, "tcx", "egress", true}},
-			Received: &trafficJSON{4065, 67108864}, ReceivedByStack: trafficJSON{8, 600}, ReceivedByEBPF: &trafficJSON{4057, 67108264}, Sent: trafficJSON{1022, 70000},
+			Received: &trafficJSON{4065, 67108864}, ReceivedByStack: trafficJSON{8, 600}, ReceivedByEBPF: &trafficJSON{4057, 67108264}, Sent: trafficJSON{1022, 70000}, SentPackets: &pathJSON{990, 2, 30},
 		},
 		{
 			Network: "pods", ContainerID: "short", IfName: "net1", Addresses: []string{"10.62.0.3"}, Device: "zlzzxpzt7gtek47",
@@ -56,11 +56,11 @@ var (
 		{
 			Network: "pods", ContainerID: "detached", IfName: "eth0", Addresses: []string{}, Device: "zlzzxpjrvnwatqz", Up: true,
 			Netns: netnsJSON{ID: 5, Path: "/var/run/docker/netns/9f"}, Tier: "conntrack", Forwarding: "tracked", Programs: []attachedJSON{},
-			Received: &trafficJSON{}, ReceivedByEBPF: &trafficJSON{}, Problem: "program is detached: from_endpoint",
+			Received: &trafficJSON{}, ReceivedByEBPF: &trafficJSON{}, SentPackets: &pathJSON{}, Problem: "program is detached: from_endpoint",
 		},
 	}
 	exampleNetworks = []networkJSON{
-		{"pods", 3, 2, []string{"10.62.0.0/24", "fd00:62::/64"}, "zlzzxp+", forwardingJSON{1, 1, 1}, trafficJSON{4065, 67108864}, trafficJSON{4057, 67108264}, trafficJSON{1022, 70000}},
+		{"pods", 3, 2, []string{"10.62.0.0/24", "fd00:62::/64"}, "zlzzxp+", forwardingJSON{1, 1, 1}, trafficJSON{4065, 67108864}, trafficJSON{4057, 67108264}, trafficJSON{1022, 70000}, pathJSON{990, 2, 30}},
 		{Subnets: []string{}, DevicePattern: "zlabcd+"},
 	}
 	exampleLeases = []leaseJSON{

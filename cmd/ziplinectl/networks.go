@@ -18,6 +18,7 @@ type networkJSON struct {
 	Received       trafficJSON    `json:"received" doc:"what came to the containers, by the stack or by eBPF"`
 	ReceivedByEBPF trafficJSON    `json:"receivedByEbpf" doc:"the part of it that eBPF delivered past the stack"`
 	Sent           trafficJSON    `json:"sent" doc:"what the containers sent"`
+	SentPackets    pathJSON       `json:"sentPackets" doc:"what became of the packets that they sent, as far as the programs are told of them"`
 }
 
 type forwardingJSON struct {
@@ -53,7 +54,7 @@ func (a *app) networksCommand() *cobra.Command {
 				networks = append(networks, networkJSON{
 					Network: n.Name, Endpoints: n.Endpoints, Up: n.Up, Subnets: texts(n.Subnets),
 					DevicePattern: n.DevicePattern, Forwarding: forwardingOf(n.Forwarding),
-					Received: trafficOf(n.Received), ReceivedByEBPF: trafficOf(n.ByEBPF), Sent: trafficOf(n.Sent),
+					Received: trafficOf(n.Received), ReceivedByEBPF: trafficOf(n.ByEBPF), Sent: trafficOf(n.Sent), SentPackets: *pathOf(n.SentBy),
 				})
 			}
 			return a.print(networks, func(g *grid) { a.networkRows(g, networks) })
@@ -62,7 +63,7 @@ func (a *app) networksCommand() *cobra.Command {
 }
 
 func (a *app) networkRows(g *grid, networks []networkJSON) {
-	head := []string{"NETWORK", "ENDPOINTS", "UP", "SUBNETS", "DIRECT", "TRACKED", "KERNEL", "RECEIVED", "BY-EBPF", "SENT"}
+	head := []string{"NETWORK", "ENDPOINTS", "UP", "SUBNETS", "DIRECT", "TRACKED", "KERNEL", "RECEIVED", "BY-EBPF", "SENT", "BY-EBPF", "DROPPED"}
 	if a.wide() {
 		head = append(head, "BYTES-RECEIVED", "BYTES-SENT", "DEVICES")
 	}
@@ -72,6 +73,7 @@ func (a *app) networkRows(g *grid, networks []networkJSON) {
 			n.Network, number(n.Endpoints), number(n.Up), commas(n.Subnets),
 			number(n.Forwarding.Direct), number(n.Forwarding.Tracked), number(n.Forwarding.Kernel),
 			number(n.Received.Packets), number(n.ReceivedByEBPF.Packets), number(n.Sent.Packets),
+			number(n.SentPackets.ByEBPF), number(n.SentPackets.Dropped),
 		}
 		if a.wide() {
 			row = append(row, number(n.Received.Bytes), number(n.Sent.Bytes), n.DevicePattern)
