@@ -87,7 +87,7 @@ func TestMapsAreWhatTheKernelHas(t *testing.T) {
 	}
 	var maps []mapJSON
 	s.ask(&maps, "maps")
-	want := map[string]uint32{"endpoints": 6, "devices": 3, "uplinks": 1}
+	want := map[string]uint32{"endpoints": 6, "devices": 3, "uplinks": 1, "networks": 1}
 	var names []string
 	for _, m := range maps {
 		names = append(names, m.Name)

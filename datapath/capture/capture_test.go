@@ -28,7 +28,7 @@ func TestDeviceThatGoes(t *testing.T) {
 	node.MustRun(t, "sh", "-ec", "ip link add zca type veth peer name zcb; ip link set zca up; ip link set zcb up")
 	const frames, snaplen = 20, 60
 	options := Options{Name: "zcb", Snaplen: snaplen, Filter: "ether src 02:00:00:00:00:01"}
-	sender := -1
+	sender, receiver := -1, -1
 	err := node.Do(func() (err error) {
 		if options.Namespace, err = os.Open("/proc/thread-self/ns/net"); err != nil {
 			return err
@@ -38,18 +38,19 @@ func TestDeviceThatGoes(t *testing.T) {
 			return err
 		}
 		options.Index = device.Index
+		if receiver, err = packetSocket(device.Index, unix.ETH_P_ALL); err != nil {
+			return err
+		}
 		if device, err = net.InterfaceByName("zca"); err != nil {
 			return err
 		}
-		if sender, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
-			return err
-		}
-		return unix.Bind(sender, &unix.SockaddrLinklayer{Ifindex: device.Index})
+		sender, err = packetSocket(device.Index, 0)
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = options.Namespace.Close(); _ = unix.Close(sender) })
+	t.Cleanup(func() { _ = options.Namespace.Close(); _ = unix.Close(sender); _ = unix.Close(receiver) })
 	ready, ended := make(chan bool), make(chan error, 1)
 	options.Ready = func() { close(ready) }
 	var file bytes.Buffer
@@ -66,6 +67,7 @@ func TestDeviceThatGoes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	awaitFrames(t, receiver, frames) // what is still on its way goes with the device
 	node.MustRun(t, "ip", "link", "del", "zca")
 	select {
 	case err := <-ended:
@@ -83,5 +85,34 @@ func TestDeviceThatGoes(t *testing.T) {
 	}
 	if n := strings.Count(string(text), "length 100: vlan 7,"); n != frames || sum.Packets != frames {
 		t.Errorf("tcpdump reads %d packets of %d (%d told):\n%s", n, frames, sum.Packets, text)
+	}
+}
+
+// packetSocket opens a socket that sees what comes in by a device and what goes out.
+func packetSocket(index, protocol int) (int, error) {
+	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	number := uint16(protocol)<<8 | uint16(protocol)>>8
+	return socket, unix.Bind(socket, &unix.SockaddrLinklayer{Ifindex: index, Protocol: number})
+}
+
+// awaitFrames waits until a socket has seen so many of the test's frames.
+func awaitFrames(t *testing.T, socket, frames int) {
+	t.Helper()
+	limit := unix.Timeval{Sec: 20}
+	if err := unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, 2048)
+	for frames > 0 {
+		n, _, err := unix.Recvfrom(socket, data, 0)
+		if err != nil {
+			t.Fatalf("%d frames have not come: %v", frames, err)
+		}
+		if n >= 12 && bytes.Equal(data[6:12], []byte{2, 0, 0, 0, 0, 1}) {
+			frames--
+		}
 	}
 }

@@ -44,8 +44,8 @@ func TestLostAnnouncements(t *testing.T) {
 	}()
 	<-ready
 	var batch strings.Builder
-	for i := range devices {
-		fmt.Fprintf(&batch, "link add zlx%d type veth peer name p%d\nlink set zlx%d group %d alias \"zipline net c%d eth0\"\n", i, i, i, datapath.Group, i)
+	for i := range devices { // up, since the kernel announces nothing else of a device that is down
+		fmt.Fprintf(&batch, "link add zlx%d type veth peer name p%d\nlink set zlx%d up group %d alias \"zipline net c%d eth0\"\n", i, i, i, datapath.Group, i)
 	}
 	fmt.Fprintf(&batch, "link del zlx0\n")
 	node.MustRunInput(t, batch.String(), "ip", "-batch", "-")
@@ -62,6 +62,8 @@ func TestLostAnnouncements(t *testing.T) {
 			case EventsWereLost:
 				lost++
 			}
+		case err := <-ended:
+			t.Fatalf("the watch ends: %v", err)
 		case <-timeout:
 			t.Fatalf("%d of %d attached, %d times lost", len(attached), devices-1, lost)
 		}
