@@ -25,6 +25,15 @@ func tax(args []string, stdout, stderr io.Writer) error {
 	return flow("tax", &opts, bench.Tax, args, stdout, stderr)
 }
 
+// observe runs the benchmark of ziplinectl's trace and capture.
+func observe(args []string, stdout, stderr io.Writer) error {
+	opts := bench.DefaultObserveOptions()
+	opts.Ziplinectl = beside("ziplinectl")
+	return flow("observe", &opts.FlowOptions, func(ctx context.Context, flow bench.FlowOptions) (*bench.FlowReport, error) {
+		return bench.Observe(ctx, bench.ObserveOptions{FlowOptions: flow, Ziplinectl: opts.Ziplinectl})
+	}, args, stdout, stderr)
+}
+
 func flow(name string, opts *bench.FlowOptions, measure func(context.Context, bench.FlowOptions) (*bench.FlowReport, error),
 	args []string, stdout, stderr io.Writer,
 ) error {
@@ -36,7 +45,7 @@ func flow(name string, opts *bench.FlowOptions, measure func(context.Context, be
 	c.flags.Uint64Var(&opts.Seed, "seed", opts.Seed, "seed of the order in a round and of the intervals")
 	c.flags.StringVar((*string)(&opts.Placement), "cpus", string(opts.Placement), "where the ends run: together (on one CPU), apart, free")
 	subset(c, "workloads", &opts.Workloads, bench.TCPRR, bench.UDPRR, bench.TCPStream, bench.TCPMaerts)
-	if name == "traffic" {
+	if name != "tax" {
 		subset(c, "subjects", &opts.Subjects, opts.Subjects...)
 	}
 	if err := c.parse(args, &opts.Progress); err != nil {

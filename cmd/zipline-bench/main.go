@@ -13,11 +13,12 @@ import (
 	"github.com/zipline-cni/zipline/bench"
 )
 
-const usage = `usage: zipline-bench attach|traffic|tax [flags]
+const usage = `usage: zipline-bench attach|traffic|tax|observe [flags]
 
 attach   measure ADD and DEL beside the bridge plugin
 traffic  measure connections of containers beside the bridge plugin and a bare wire
 tax      measure what the programs on the uplink cost everybody else
+observe  measure what it costs connections to be traced or captured
 
 Each in private nodes (root); -help lists the flags.
 `
@@ -53,6 +54,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 		return traffic(args[1:], stdout, stderr)
 	case "tax":
 		return tax(args[1:], stdout, stderr)
+	case "observe":
+		return observe(args[1:], stdout, stderr)
 	default:
 		_, _ = io.WriteString(stderr, usage)
 		return errUsage
