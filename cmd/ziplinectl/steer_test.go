@@ -86,10 +86,14 @@ func TestSteeringLosesNothing(t *testing.T) {
 
 func TestAttachRefusesForeignDevices(t *testing.T) {
 	w := newSteerWorld(t)
-	a := w.attach(steerConfig(nil), false)
+	a, routeless := w.attach(steerConfig(nil), false), w.attach(steerConfig(nil), false)
+	for _, state := range []string{"down", "up"} { // its routes go with that
+		w.Node.MustRun(t, "ip", "link", "set", routeless.device, state)
+	}
 	w.Node.MustRun(t, "ip", "link", "add", "foreign0", "type", "veth", "peer", "name", "foreign1")
 	for _, c := range []struct{ line, want string }{
 		{"attach foreign0", "link group"},
+		{"attach " + routeless.device, "no route of zipline's"},
 		{"attach foreign0 --uplink", "no default route"},
 		{"attach " + a.device + " --uplink --force", "host veth"},
 		{"attach lo --uplink --force", "Ethernet"},
