@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
 	"os/exec"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zipline-cni/zipline/internal/testrig"
 	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
@@ -185,15 +187,44 @@ func checkLines(t *testing.T, n *flowsNode) {
 	m.interrupt(t)
 }
 
-// TestFlowsWatch has a list again and again until it is interrupted.
+// TestFlowsWatch has a list again and again until it is interrupted, as conntrack
+// has it at that time.
 func TestFlowsWatch(t *testing.T) {
 	testutil.RequireRoot(t)
 	n := newFlowsNode(t)
+	a := n.attach("net", 77, nil)
 	p := n.start(t, "flows", "--watch=200ms")
-	for range 3 {
+	heading := func() {
+		t.Helper()
 		if line := next(t, p.lines); !strings.HasPrefix(line, "PROTO") {
 			t.Errorf("line %q, want the heading of a list without flows", line)
 		}
 	}
+	heading()
+	heading()
+	flow := startTalk(t, "tcp", &a.Namespace, n.Outside.ServeTCP(t, netip.AddrPortFrom(testrig.InternetIPv4, 7000)).Addr)
+	// await reads lists until one has, or has not, the flow.
+	await := func(there bool) {
+		t.Helper()
+		for range 50 {
+			line := next(t, p.lines)
+			if strings.HasPrefix(line, "PROTO") {
+				if line = next(t, p.lines); strings.HasPrefix(line, "PROTO") && !there {
+					return
+				}
+			}
+			if there && strings.Contains(line, "ESTABLISHED  "+flow.source.String()+" ") && strings.Contains(line, "SNAT to 192.0.2.1:") {
+				return
+			}
+		}
+		t.Errorf("the lists have the flow: %v, want %v", !there, there)
+	}
+	await(true)
+	if entries := n.Node.Conntrack(t, a.v4.String()); len(entries) != 1 || !strings.Contains(entries[0], fmt.Sprintf("sport=%d ", flow.source.Port())) {
+		t.Errorf("conntrack has %q", entries)
+	}
+	flow.stop()
+	n.Node.MustRun(t, "conntrack", "-F")
+	await(false)
 	p.interrupt(t)
 }
