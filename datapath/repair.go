@@ -54,9 +54,39 @@ func Repair(e Evidence, dryRun bool) ([]Repaired, error) {
 		if err != nil && !isNotFound(err) {
 			errs = append(errs, fmt.Errorf("repair %s: %w", link.Attrs().Name, err))
 		}
-		list = append(list, found...)
+		list = appendOnce(list, found)
 	}
 	return list, errors.Join(errs...)
+}
+
+// appendOnce gives what the endpoints share to the node, and leaves out what has
+// been found by way of another endpoint.
+func appendOnce(list, found []Repaired) []Repaired {
+	for _, r := range found {
+		if isShared(r.Device, r.Object) {
+			r.Device = ""
+		}
+		if r.Device != "" || !slices.Contains(list, r) {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// isShared says whether an object, as a [Finding] names it, is more than one
+// endpoint's: of the ruleset all but elements, guards, and the node's sysctls and
+// uplinks.
+func isShared(device, object string) bool {
+	kind, name, _ := strings.Cut(object, " ")
+	switch kind {
+	case "table", "chain", "set", "rule", "uplink":
+		return true
+	case "route":
+		return strings.Contains(name, "/")
+	case "sysctl":
+		return !strings.Contains(name, "/"+device+"/")
+	}
+	return false
 }
 
 // isEndpoint also finds devices that lost their group.

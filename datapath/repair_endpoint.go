@@ -136,9 +136,19 @@ func (r *repairer) checkTracked(c *checker, node *loader.Node) error {
 		return err
 	}
 	for index := range uplinks {
-		if err := node.UplinkAttached(index); err != nil {
-			c.find(fmt.Sprintf("uplink %d", index), "ziplinectl attach --uplink", "%v", err)
+		wrong := node.UplinkAttached(index)
+		if wrong == nil {
+			continue
 		}
+		link, err := netlink.LinkByIndex(index)
+		if isNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read uplink %d: %w", index, err)
+		}
+		name := link.Attrs().Name
+		c.find("uplink "+name, "ziplinectl attach "+name+" --uplink", "%v", wrong)
 	}
 	return nil
 }

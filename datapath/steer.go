@@ -56,18 +56,15 @@ func published(node *loader.Node, attrs *netlink.LinkAttrs) error {
 	if err != nil {
 		return err
 	}
-	missing := "it"
+	if len(addresses) == 0 {
+		return foreign(attrs.Name, "has no route of zipline's to an address: the programs would drop what it sends; repair makes the routes, publishes it and attaches them")
+	}
 	for _, addr := range addresses {
-		missing = ""
 		if entry, err := node.Lookup(addr); err != nil || entry.IfIndex != attrs.Index {
-			missing = addr.String()
-			break
+			return foreign(attrs.Name, "is not wholly published (%s): the programs would drop what it sends; repair publishes it and attaches them", addr)
 		}
 	}
-	if missing == "" {
-		return nil
-	}
-	return foreign(attrs.Name, "is not wholly published (%s): the programs would drop what it sends; repair publishes it and attaches them", missing)
+	return nil
 }
 
 // AttachUplink attaches the programs of an uplink to a device, and lets packets

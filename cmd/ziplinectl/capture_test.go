@@ -87,13 +87,14 @@ func tcpdump(t *testing.T, data string, args ...string) []string {
 }
 
 // TestCaptureHasWhatTheContainerSees compares with what a sniffer in the
-// container sees, in both directions, whether eBPF carries the packets or not.
+// container sees, in both directions, whether eBPF carries the packets or not. At
+// the host veth nothing is seen of those that it delivers past it.
 func TestCaptureHasWhatTheContainerSees(t *testing.T) {
 	testutil.RequireProgram(t, "tcpdump")
 	for _, forwarding := range []string{"direct", "tracked", "kernel"} {
 		t.Run(forwarding, func(t *testing.T) {
 			n := newWatchedNode(t, forwarding, 2)
-			sniffer := n.pods[1].Sniff(t, testrig.IfName)
+			sniffer, onHost := n.pods[1].Sniff(t, testrig.IfName), n.Node.Sniff(t, n.pods[1].device)
 			begin := time.Now()
 			r := n.capture(t, "pod1", "-w", "-", "tcp")
 			v4, v6 := n.echo(t, 5)
@@ -117,6 +118,13 @@ func TestCaptureHasWhatTheContainerSees(t *testing.T) {
 						break
 					}
 				}
+			}
+			fromPod0 := func(c testrig.Captured) bool {
+				return c.Protocol == 6 && (c.Src == n.pods[0].v4 || c.Src == n.pods[0].v6)
+			}
+			if there, seen := sniffer.Matching(fromPod0), onHost.Matching(fromPod0); len(there) < 40 ||
+				forwarding == "direct" && len(seen) > 0 || forwarding == "kernel" && len(seen) != len(there) {
+				t.Errorf("of %d packets between the containers %d are seen at the host veth", len(there), len(seen))
 			}
 			total := len(file.in) + len(file.out)
 			if file.stats.PacketsReceived != uint64(total) || file.stats.PacketsDropped != 0 || file.name != "net/pod1" {

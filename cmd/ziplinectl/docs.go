@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,7 +16,8 @@ import (
 
 //go:generate sh -c "go run . docs > cli.md && mv cli.md ../../docs/cli.md"
 
-// result is the annotation of a command with the fields of its JSON.
+// result is the annotation of a command with the fields of its JSON. One with a
+// flag at its end has those of what is printed with that flag.
 const result = "result"
 
 // fieldDoc describes one field of a command's JSON.
@@ -25,7 +28,10 @@ const amountType = "amount"
 
 // describes says what a command prints as JSON: a value of the type of v, whose
 // fields have a doc tag each.
-func describes(v any, c *cobra.Command) *cobra.Command {
+func describes(v any, c *cobra.Command) *cobra.Command { return describesWith("", v, c) }
+
+// describesWith is describes for what a command prints with a flag.
+func describesWith(flag string, v any, c *cobra.Command) *cobra.Command {
 	t := reflect.TypeOf(v)
 	path := ""
 	if t.Kind() == reflect.Slice {
@@ -38,7 +44,7 @@ func describes(v any, c *cobra.Command) *cobra.Command {
 	if c.Annotations == nil {
 		c.Annotations = map[string]string{}
 	}
-	c.Annotations[result] = string(text)
+	c.Annotations[result+flag] = string(text)
 	return c
 }
 
@@ -181,10 +187,14 @@ func writeCommand(w *strings.Builder, c *cobra.Command) {
 	if wanted := c.Annotations[needs]; wanted != "" {
 		fmt.Fprintf(w, "\nNeeds %s: root has them.\n", strings.ReplaceAll(wanted, " ", ", "))
 	}
-	writeFields(w, c.Annotations[result])
+	for _, key := range slices.Sorted(maps.Keys(c.Annotations)) {
+		if flag, ok := strings.CutPrefix(key, result); ok {
+			writeFields(w, flag, c.Annotations[key])
+		}
+	}
 }
 
-func writeFields(w *strings.Builder, annotation string) {
+func writeFields(w *strings.Builder, flag, annotation string) {
 	var fields []fieldDoc
 	if annotation == "" || json.Unmarshal([]byte(annotation), &fields) != nil {
 		return
@@ -193,7 +203,11 @@ func writeFields(w *strings.Builder, annotation string) {
 	if strings.HasPrefix(fields[0].Path, "[]") {
 		shape = "a list of objects"
 	}
-	fmt.Fprintf(w, "\nJSON is %s:\n\n| field | type | meaning |\n|---|---|---|\n", shape)
+	with := ""
+	if flag != "" {
+		with = " with " + flag
+	}
+	fmt.Fprintf(w, "\nJSON%s is %s:\n\n| field | type | meaning |\n|---|---|---|\n", with, shape)
 	for _, f := range fields {
 		fmt.Fprintf(w, "| `%s` | %s | %s |\n", strings.TrimPrefix(f.Path, "[]."), f.Type, escape(f.Meaning))
 	}

@@ -4,12 +4,14 @@ package main
 
 import (
 	"encoding/json"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -41,18 +43,19 @@ var fieldPath = regexp.MustCompile(`^(\[\]|[a-z]+([A-Z][a-z]+)*|\.)+$`)
 
 func TestEveryFieldIsDocumented(t *testing.T) {
 	for _, c := range documented(newRoot(&app{})) {
-		annotation := c.Annotations[result]
-		if annotation == "" {
-			continue
-		}
-		var fields []fieldDoc
-		decode(t, annotation, &fields)
-		seen := map[string]bool{}
-		for _, f := range fields {
-			if f.Meaning == "" || seen[f.Path] || strings.HasSuffix(f.Path, ".") || !fieldPath.MatchString(f.Path) {
-				t.Errorf("%s: field %+v has no meaning, no name in lower camel case or a double", c.CommandPath(), f)
+		for key, annotation := range c.Annotations {
+			if !strings.HasPrefix(key, result) {
+				continue
 			}
-			seen[f.Path] = true
+			var fields []fieldDoc
+			decode(t, annotation, &fields)
+			seen := map[string]bool{}
+			for _, f := range fields {
+				if f.Meaning == "" || seen[f.Path] || strings.HasSuffix(f.Path, ".") || !fieldPath.MatchString(f.Path) {
+					t.Errorf("%s: field %+v has no meaning, no name in lower camel case or a double", c.CommandPath(), f)
+				}
+				seen[f.Path] = true
+			}
 		}
 	}
 }
@@ -89,6 +92,71 @@ func TestFieldsAreThoseOfTheOutput(t *testing.T) {
 		slices.Sort(want)
 		if got = slices.Compact(got); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: JSON has %q, documented are %q", name, got, want)
+		}
+	}
+}
+
+// TestEveryCommandPrintsTheFieldsThatAreDocumented has every command print JSON on
+// a node: all of it is in the reference, and of a list of lines each line.
+func TestEveryCommandPrintsTheFieldsThatAreDocumented(t *testing.T) {
+	s := newStage(t, testrig.Options{})
+	a, gone := s.attach(config("pods", "direct", 62)), s.attach(config("pods", "direct", 62))
+	marks := filepath.Join(testutil.RepoRoot(t), "loader/prog/testdata/marks.o")
+	flow := startTalk(t, "tcp", &a.Namespace, s.Outside.ServeTCP(t, netip.AddrPortFrom(testrig.InternetIPv4, 7000)).Addr)
+	defer flow.stop()
+	left := map[string]bool{} // commands that have not printed yet
+	for _, c := range documented(newRoot(&app{})) {
+		left[strings.TrimPrefix(c.CommandPath(), "ziplinectl ")] = c.Annotations[result] != ""
+	}
+	left["monitor"] = false // see TestMonitor, which ends it
+	check := func(line string) {
+		t.Helper()
+		args := strings.Fields(line)
+		c, _, err := newRoot(&app{}).Find(args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		left[strings.TrimPrefix(c.CommandPath(), "ziplinectl ")] = false
+		fields := c.Annotations[result]
+		if slices.Contains(args, "--count") {
+			fields = c.Annotations[result+"--count"]
+		}
+		_, out, errs := s.run(append(args, "-o", "json")...)
+		printed := ""
+		for decoder := json.NewDecoder(strings.NewReader(out)); decoder.More(); {
+			var generic any
+			if err := decoder.Decode(&generic); err != nil {
+				t.Fatalf("%s: %v\n%s", line, err, out)
+			}
+			var have []string
+			collectPaths(generic, "", &have)
+			for _, path := range have {
+				printed = path
+				amount := strings.TrimSuffix(strings.TrimSuffix(path, ".packets"), ".bytes")
+				if !strings.Contains(fields, strconv.Quote(amount)) && !strings.Contains(fields, strconv.Quote(path)) {
+					t.Errorf("%s prints %s, which is not documented", line, path)
+				}
+			}
+		}
+		if printed == "" {
+			t.Errorf("%s printed %q, stderr %q", line, out, errs)
+		}
+	}
+	for _, line := range []string{
+		"doctor", "status", "networks", "endpoints", "leases", "programs", "maps", "flows", "trace --limit 5", "trace --count --duration 300ms",
+		"prog attach " + marks + " --program mark_a --dev lo --ingress", "prog list", "prog show mark_a --log " + marks, "prog detach mark_a --dev lo",
+		"detach " + a.device, "repair --dry-run", "attach " + a.device, "unload --force", "load",
+	} {
+		check(line)
+	}
+	s.Node.MustRun(t, "sh", "-c", "rm /run/zipline/*/programs")
+	check("upgrade")
+	gone.Kill(t)
+	s.Node.MustRun(t, "sh", "-c", "while ip link show dev "+gone.device+" 2>/dev/null; do sleep 0.05; done")
+	check("gc --dry-run")
+	for name, is := range left {
+		if is {
+			t.Errorf("%s has printed nothing", name)
 		}
 	}
 }

@@ -7,12 +7,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/zipline-cni/zipline/internal/testrig"
 	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
@@ -89,7 +92,19 @@ func TestMonitor(t *testing.T) {
 	if hint := next(t, m.errors); !strings.Contains(hint, "listening") {
 		t.Fatalf("stderr %q", hint)
 	}
-	seen := map[string]eventJSON{}
+	seen, order := map[string]eventJSON{}, []string{}
+	wantOrder := func(keys ...string) {
+		t.Helper()
+		at := -1
+		for _, key := range keys {
+			next := slices.Index(order, key)
+			if next < at {
+				t.Errorf("%s comes before what it follows: %q", key, order)
+			}
+			at = next
+		}
+		order = nil
+	}
 	await := func(wanted ...string) {
 		t.Helper()
 		missing := map[string]bool{}
@@ -109,7 +124,7 @@ func TestMonitor(t *testing.T) {
 			if e.Event == "events lost" {
 				t.Errorf("event %+v of a quiet node", e)
 			}
-			seen[key] = e
+			seen[key], order = e, append(order, key)
 			delete(missing, key)
 		}
 	}
@@ -117,6 +132,7 @@ func TestMonitor(t *testing.T) {
 	v4, v6 := p.v4.String(), p.v6.String()
 	await("attach", "link up", "lease made "+v4, "lease made "+v6, "address added 10.77.0.1", "route added "+v4, "route added "+v6,
 		"route added 10.77.0.0/16", "route added fd00:77::/64", "neighbour set "+v4, "neighbour set "+v6)
+	wantOrder("attach", "address added 10.77.0.1", "route added "+v4, "neighbour set "+v4)
 	for key, want := range map[string]string{
 		"attach": "pods container-2 eth0 " + p.device, "link up": "pods container-2 eth0 " + p.device,
 		"route added " + v4: "pods container-2 eth0 " + p.device, "lease made " + v4: "pods container-2 eth0 ",
@@ -127,15 +143,19 @@ func TestMonitor(t *testing.T) {
 		}
 	}
 	n.Node.MustRun(t, "ip", "link", "set", p.device, "down")
-	await("link down")
+	await("link down", "route removed "+v4, "route removed "+v6)
+	wantOrder("link down", "route removed "+v4, "route removed "+v6)
 	n.Node.MustRun(t, "ip", "link", "set", p.device, "up")
 	await("link up")
+	n.Node.MustRun(t, "ip", "route", "add", v4, "dev", p.device, "proto", "122")
+	await("route added " + v4)
 	n.Node.MustRun(t, "ip", "link", "set", p.device, "mtu", "1400")
 	await("link changed")
 	// Somebody else's are not ours.
 	n.Node.MustRun(t, "sh", "-c", "ip link add other type veth peer name rehto && ip link set other up && ip addr add 203.0.113.1/24 dev other && ip link del other")
 	n.del(p)
 	await("detach", "lease released "+v4, "lease released "+v6, "route removed "+v4)
+	wantOrder("route removed "+v4, "detach")
 	for key, e := range seen {
 		if strings.Contains(key, "203.0.113") || e.Device == "other" || e.ContainerID == old.ID {
 			t.Errorf("event %+v of somebody else's", e)
@@ -167,15 +187,44 @@ func checkLines(t *testing.T, n *flowsNode) {
 	m.interrupt(t)
 }
 
-// TestFlowsWatch has a list again and again until it is interrupted.
+// TestFlowsWatch has a list again and again until it is interrupted, as conntrack
+// has it at that time.
 func TestFlowsWatch(t *testing.T) {
 	testutil.RequireRoot(t)
 	n := newFlowsNode(t)
+	a := n.attach("net", 77, nil)
 	p := n.start(t, "flows", "--watch=200ms")
-	for range 3 {
+	heading := func() {
+		t.Helper()
 		if line := next(t, p.lines); !strings.HasPrefix(line, "PROTO") {
 			t.Errorf("line %q, want the heading of a list without flows", line)
 		}
 	}
+	heading()
+	heading()
+	flow := startTalk(t, "tcp", &a.Namespace, n.Outside.ServeTCP(t, netip.AddrPortFrom(testrig.InternetIPv4, 7000)).Addr)
+	// await reads lists until one has, or has not, the flow.
+	await := func(there bool) {
+		t.Helper()
+		for range 50 {
+			line := next(t, p.lines)
+			if strings.HasPrefix(line, "PROTO") {
+				if line = next(t, p.lines); strings.HasPrefix(line, "PROTO") && !there {
+					return
+				}
+			}
+			if there && strings.Contains(line, "ESTABLISHED  "+flow.source.String()+" ") && strings.Contains(line, "SNAT to 192.0.2.1:") {
+				return
+			}
+		}
+		t.Errorf("the lists have the flow: %v, want %v", !there, there)
+	}
+	await(true)
+	if entries := n.Node.Conntrack(t, a.v4.String()); len(entries) != 1 || !strings.Contains(entries[0], fmt.Sprintf("sport=%d ", flow.source.Port())) {
+		t.Errorf("conntrack has %q", entries)
+	}
+	flow.stop()
+	n.Node.MustRun(t, "conntrack", "-F")
+	await(false)
 	p.interrupt(t)
 }

@@ -78,7 +78,7 @@ func (a *app) progAttachCommand() *cobra.Command {
 		Short: "Load a tc program from an object file and attach it",
 		Long: `attach loads one program of an object file and attaches it to a side of a device,
 by TCX at a place among the programs that are there (default: last), or with
---clsact by a filter whose priority gives it that place.
+--clsact, and on kernels before 6.6, by a filter whose priority gives it that place.
 
 Without --pin the device owns the attachment: it ends with the device or by
 prog detach. With --pin a link owns it, which is pinned below /sys/fs/bpf and ends

@@ -15,8 +15,20 @@ func TestProgramsOfOthersStandAroundOurs(t *testing.T) {
 	w := newSteerWorld(t)
 	a, b := w.attach(steerConfig(nil), false), w.attach(steerConfig(nil), false)
 	object := filepath.Join(testutil.RepoRoot(t), "loader/prog/testdata/marks.o")
+	// order is what the kernel says, and prog list.
 	order := func() (names []string) {
 		t.Helper()
+		var want []string
+		for _, line := range w.Node.Programs(t, a.device) {
+			if name, ok := strings.CutPrefix(line, "ingress "); ok {
+				want = append(want, name)
+			}
+		}
+		defer func() {
+			if !slices.Equal(names, want) {
+				t.Errorf("prog list has %v, the kernel %v", names, want)
+			}
+		}()
 		var list []progJSON
 		w.ctlJSON(&list, "prog", "list", "--dev", a.device)
 		for _, p := range list {
@@ -29,8 +41,10 @@ func TestProgramsOfOthersStandAroundOurs(t *testing.T) {
 	var made progJSON
 	w.ctlJSON(&made, "prog", "attach", object, "--program", "mark_a", "--dev", a.device, "--ingress", "--before", "from_endpoint", "--pin", "seen")
 	w.mustCtl("prog", "attach", object, "--program", "mark_b", "--dev", a.device, "--ingress", "--after", "from_endpoint")
-	if have := order(); !slices.Equal(have, []string{"mark_a", "from_endpoint", "mark_b"}) {
-		t.Errorf("programs in order %v", have)
+	w.mustCtl("prog", "attach", object, "--program", "mark_c", "--dev", a.device, "--ingress", "--before", "mark_b")
+	all := []string{"mark_a", "from_endpoint", "mark_c", "mark_b"}
+	if have := order(); !slices.Equal(have, all) {
+		t.Errorf("programs in order %v, want %v", have, all)
 	}
 	if made.Pin != "/sys/fs/bpf/seen" || made.Position != 1 {
 		t.Errorf("attached as %+v", made)
@@ -57,7 +71,33 @@ func TestProgramsOfOthersStandAroundOurs(t *testing.T) {
 	if out := w.mustCtl("prog", "show", "from_endpoint"); !strings.Contains(out, "SchedCLS") {
 		t.Errorf("show prints %q", out)
 	}
+	// What was counted stays when the statistics are off again.
+	w.ctlJSON(&shown, "prog", "show", "mark_a")
+	is := (&stage{World: w.World, tb: t}).bpftool(made.ProgramID)
+	if shown.Runs == 0 || shown.Runs != is.Runs || shown.RunTimeNs != int64(is.TimeNs) {
+		t.Errorf("%d runs in %d ns, bpftool says %d in %d", shown.Runs, shown.RunTimeNs, is.Runs, is.TimeNs)
+	}
+	if shown.ProgramID != made.ProgramID || shown.Tag != is.Tag || shown.JITBytes != is.JIT || !slices.Equal(shown.Maps, is.Maps) ||
+		shown.AttachedTo[0] != made || shown.Statistics {
+		t.Errorf("show: %+v, bpftool says %+v", shown, is)
+	}
 	w.mustCtl("upgrade") // ours keep their place beside others
+	if have := order(); !slices.Equal(have, all) {
+		t.Errorf("after upgrade there are %v, want %v", have, all)
+	}
+	// detach takes ours alone, and attach puts them after what is there.
+	w.mustCtl("detach", a.device)
+	if have := order(); !slices.Equal(have, []string{"mark_a", "mark_c", "mark_b"}) {
+		t.Errorf("after detach there are %v, want those of others", have)
+	}
+	if out := w.mustCtl("detach", a.device, "-o", "json"); out != "[]" {
+		t.Errorf("detach where only others' programs are printed %q", out)
+	}
+	w.mustCtl("attach", a.device)
+	if have := order(); !slices.Equal(have, []string{"mark_a", "mark_c", "mark_b", "from_endpoint"}) {
+		t.Errorf("programs in order %v, want ours last", have)
+	}
+	w.mustCtl("prog", "detach", "mark_c", "--dev", a.device)
 	w.mustCtl("prog", "detach", "mark_a", "--dev", a.device)
 	w.mustCtl("prog", "detach", "mark_b", "--dev", a.device)
 	if have := order(); !slices.Equal(have, []string{"from_endpoint"}) {

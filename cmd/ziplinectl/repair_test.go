@@ -7,6 +7,7 @@ import (
 	"errors"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,7 +45,7 @@ var damages = []damage{
 	{"one pin", "programs and their pins", "rm /sys/fs/bpf/zipline/*/v*/from_endpoint"},
 	{"the record", "programs and their pins", "rm /run/zipline/*/programs"},
 	{"programs on a veth", "program on", "$ctl detach $a"},
-	{"programs on the uplink", "uplink", "$ctl detach uplink0"},
+	{"programs on the uplink", "uplink uplink0", "$ctl detach uplink0"},
 	{"all programs", "program on", "$ctl unload --force"},
 	{"a route", "route 10.77.0.2", "ip route del $4 proto 122"},
 	{"an IPv6 route", "route fd00:77::2", "ip -6 route del fd00:77::2 dev $a"},
@@ -63,7 +64,18 @@ var damages = []damage{
 	{"the alias", "device zl", "ip link set $a alias somebody"},
 	{"the group", "device zl", "ip link set $a group 0"},
 	{"the device's MAC", "device zl", "ip link set $a address 02:00:00:00:00:77"},
+	{"the device's state", "device zl", "ip link set $a down"},
+	{"all routes", "route 10.77.0.2", "ip route flush proto 122; ip -6 route flush proto 122"},
+	{"all neighbours", "neighbour fd00:77::2", "ip neigh flush dev $a nud permanent; ip neigh flush dev $a; ip -6 neigh flush dev $a"},
+	{"the rules", "rule", "nft flush table inet zipline"},
+	{"the whole ruleset", "table inet zipline", "nft flush ruleset"},
+	{"all map entries", "endpoint map entry", `for m in endpoints devices uplinks; do p=$(ls -d /sys/fs/bpf/zipline/*/v*)/$m
+		bpftool -j map dump pinned $p | python3 -c 'import json, sys; [print(*e["key"]) for e in json.load(sys.stdin)]' | while read k; do bpftool map delete pinned $p key $k; done; done`},
 }
+
+// nested are the damages behind which others show, or with which others are mended:
+// a dry run cannot tell.
+var nested = []string{"the record", "all programs", "the table", "the whole ruleset", "ip_forward"}
 
 func (w *steerWorld) damage(d damage, a, b *steerPod) {
 	w.tb.Helper()
@@ -98,17 +110,40 @@ func TestRepairMakesRightWhatWasDestroyed(t *testing.T) {
 					t.Errorf("not mended: %+v", r)
 				}
 			}
-			if !named || len(would) == 0 {
-				t.Errorf("repair names %+v (dry run %+v), want %s", did, would, d.object)
+			if !named {
+				t.Errorf("repair names %+v, want %s", did, d.object)
 			}
+			if !slices.Equal(did, would) && !slices.Contains(nested, d.name) {
+				t.Errorf("repair lists\n%+v\nand its dry run\n%+v", did, would)
+			}
+			w.wantOnce(would)
+			w.wantOnce(did)
 			if diff := before.Diff(w.Node.Snapshot(t), repairVolatile...); len(diff) != 0 {
 				t.Errorf("the node differs from what it was:\n%s", strings.Join(diff, "\n"))
 			}
 			if again := w.repaired(cache); len(again) != 0 {
 				t.Errorf("a second repair changes %+v", again)
 			}
+			for _, p := range []*steerPod{a, b} {
+				if err := a.runtime.Check(p.Container, nil); err != nil {
+					t.Errorf("CHECK of %s: %v", p.ID, err)
+				}
+			}
 			w.wantTraffic(t, a, b)
 		})
+	}
+}
+
+// wantOnce checks that what the endpoints share is the node's, and listed once.
+func (w *steerWorld) wantOnce(list []repairJSON) {
+	w.tb.Helper()
+	seen := map[string]bool{}
+	for _, r := range list {
+		shared := regexp.MustCompile(`^(table|chain|rule|uplink) |^route \S+/|^sysctl net/(ipv./(conf/(all|uplink0)|ip_)|netfilter)`).MatchString(r.Object)
+		if seen[r.Object] && shared || shared != (r.Device == "") && r.Object != "programs and their pins" {
+			w.tb.Errorf("%+v is listed twice, or is not whose it is", r)
+		}
+		seen[r.Object] = true
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -50,7 +51,12 @@ func TestSteeringLosesNothing(t *testing.T) {
 		if len(w.Node.Programs(t, a.device)) == 0 || len(w.Node.Programs(t, testrig.Uplink)) == 0 {
 			t.Error("attached, and the kernel has no programs")
 		}
-		steer("upgrade")
+		if steps := steer("upgrade"); len(steps) != 0 {
+			t.Errorf("upgrade of what is current did %v", steps)
+		}
+		// Without a record nobody knows whether the programs are this binary's.
+		w.Node.MustRun(t, "sh", "-c", "rm /run/zipline/*/programs")
+		w.wantReplaced(steer("upgrade"), a.device, b.device, testrig.Uplink)
 	}
 	if _, err := w.ctl("unload"); err == nil || !strings.Contains(err.Error(), "2 endpoints") {
 		t.Errorf("unload with endpoints: %v, want a refusal", err)
@@ -84,12 +90,39 @@ func TestSteeringLosesNothing(t *testing.T) {
 	}
 }
 
+// wantReplaced checks that the programs of each device were replaced, and are those
+// that the steps say.
+func (w *steerWorld) wantReplaced(steps []stepJSON, devices ...string) {
+	w.tb.Helper()
+	s := &stage{World: w.World, tb: w.tb}
+	for _, device := range devices {
+		attached := s.attached(s.link(&w.Node.Namespace, device).Index)
+		var replaced []uint32
+		for _, step := range steps {
+			if step.Device != device {
+				continue
+			}
+			replaced = append(replaced, step.ProgramID)
+			if step.Action != "replaced" || step.OldProgramID == 0 || step.OldProgramID == step.ProgramID || !slices.Contains(attached, step.ProgramID) {
+				w.tb.Errorf("step %+v; attached are %v", step, attached)
+			}
+		}
+		if len(replaced) != len(attached) {
+			w.tb.Errorf("on %s %v were replaced, attached are %v", device, replaced, attached)
+		}
+	}
+}
+
 func TestAttachRefusesForeignDevices(t *testing.T) {
 	w := newSteerWorld(t)
-	a := w.attach(steerConfig(nil), false)
+	a, routeless := w.attach(steerConfig(nil), false), w.attach(steerConfig(nil), false)
+	for _, state := range []string{"down", "up"} { // its routes go with that
+		w.Node.MustRun(t, "ip", "link", "set", routeless.device, state)
+	}
 	w.Node.MustRun(t, "ip", "link", "add", "foreign0", "type", "veth", "peer", "name", "foreign1")
 	for _, c := range []struct{ line, want string }{
 		{"attach foreign0", "link group"},
+		{"attach " + routeless.device, "no route of zipline's"},
 		{"attach foreign0 --uplink", "no default route"},
 		{"attach " + a.device + " --uplink --force", "host veth"},
 		{"attach lo --uplink --force", "Ethernet"},

@@ -47,7 +47,7 @@ network, containerId, hook, verdict, reason, packets and bytes.`,
 		RunE:        func(c *cobra.Command, _ []string) error { return r.run(c.Context()) },
 	}
 	r.flags.register(c)
-	return describes(traceEventJSON{}, c)
+	return describesWith("--count", []traceCountJSON{}, describes(traceEventJSON{}, c))
 }
 
 func (r *traceRun) run(ctx context.Context) (err error) {

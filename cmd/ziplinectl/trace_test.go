@@ -143,6 +143,49 @@ func TestTraceShowsTheTranslation(t *testing.T) {
 	})
 }
 
+// TestTraceShowsAForwardedPort has a host port of somebody's nftables lead to a
+// container: what comes to the port leaves from_uplink with the container's address
+// and port, and the answers leave from_endpoint with the node's, as conntrack has it.
+func TestTraceShowsAForwardedPort(t *testing.T) {
+	n := newWatchedNode(t, "tracked", 1)
+	pod := n.pods[0].ServeTCP(t, netip.AddrPortFrom(n.pods[0].v4, 0)).Addr
+	n.Node.MustRunInput(t, fmt.Sprintf(`table ip user {
+	chain pre { type nat hook prerouting priority dstnat; ip daddr %s tcp dport 8080 dnat to %s; }
+}`, testrig.NodeIPv4, pod), "nft", "-f", "-")
+	r := n.trace(t, "-o", "json", "--rate", "0", "--endpoint", "pod0")
+	conn, err := n.Outside.Dial("tcp", netip.AddrPortFrom(testrig.NodeIPv4, 8080), testrig.Socket{Timeout: 20 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := testrig.ReadPeer(conn); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		if err := testrig.Exchange(conn, conn, []byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(200 * time.Millisecond)
+	events := traced(t, r.stop(t))
+	port := netip.AddrPortFrom(testrig.NodeIPv4, 8080)
+	in := wantEvent(t, events, "what comes to the port", func(e *traceEventJSON) bool { return e.Hook == "from_uplink" && e.Reason == "tracked-local" })
+	if in.Destination != port.Addr().String() || in.DestinationPort != port.Port() || in.Direction != "in" || in.Translation == nil ||
+		in.Translation.Destination != pod.Addr().String() || in.Translation.DestinationPort != pod.Port() || in.Translation.Source != in.Source {
+		t.Errorf("to the port: %+v, translation %+v", in, in.Translation)
+	}
+	out := wantEvent(t, events, "its answer", func(e *traceEventJSON) bool { return e.Hook == "from_endpoint" && e.Reason == "tracked-uplink" })
+	if out.Source != pod.Addr().String() || out.SourcePort != pod.Port() || out.Direction != "out" || out.Translation == nil ||
+		out.Translation.Source != port.Addr().String() || out.Translation.SourcePort != port.Port() || out.Translation.Destination != in.Source {
+		t.Errorf("answer: %+v, translation %+v", out, out.Translation)
+	}
+	original, reply := fmt.Sprintf("src=%s dst=%s sport=%d dport=8080", in.Source, port.Addr(), in.SourcePort),
+		fmt.Sprintf("src=%s dst=%s sport=%d dport=%d", pod.Addr(), in.Source, pod.Port(), in.SourcePort)
+	if flows := n.Node.Conntrack(t, pod.Addr().String()); len(flows) != 1 || !strings.Contains(flows[0], original+" ") || !strings.Contains(flows[0], reply+" ") {
+		t.Errorf("conntrack has %q, want %s and %s", flows, original, reply)
+	}
+}
+
 func TestTraceFilters(t *testing.T) {
 	n := newWatchedNode(t, "direct", 3)
 	v4, _ := n.echo(t, 1)

@@ -30,6 +30,7 @@ type watchedNode struct {
 type watchedPod struct {
 	*testrig.Container
 	v4, v6 netip.Addr
+	device string // on the node
 }
 
 func newWatchedNode(tb testing.TB, forwarding string, pods int) *watchedNode {
@@ -50,7 +51,7 @@ func newWatchedNode(tb testing.TB, forwarding string, pods int) *watchedNode {
 			tb.Fatal(err)
 		}
 		addrs := testrig.Addresses(&result)
-		n.pods = append(n.pods, &watchedPod{c, addrs[0], addrs[1]})
+		n.pods = append(n.pods, &watchedPod{c, addrs[0], addrs[1], result.Interfaces[1].Name})
 	}
 	return n
 }

@@ -48,6 +48,11 @@ func (w *watcher) handleLink(m syscall.NetlinkMessage) {
 		w.unlink(link.Attrs().Index)
 	} else if e, ours := datapath.AttachedBy(link); ours {
 		w.link(e)
+		// The kernel announces no removal of IPv4 routes by a device that goes down
+		// (fib_sync_down_dev in net/ipv4/fib_semantics.c).
+		if link.Attrs().RawFlags&unix.IFF_UP == 0 {
+			w.flush(e, "its device is down", netip.Addr.Is4)
+		}
 	} else {
 		w.unlink(link.Attrs().Index) // somebody took it out of our group
 	}

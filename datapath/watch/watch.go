@@ -232,13 +232,18 @@ func (w *watcher) unlink(index int) {
 			delete(w.neighbours, n)
 		}
 	}
-	for addr, of := range w.routes {
-		if of == index {
+	w.flush(e, "with its device", func(netip.Addr) bool { return true })
+	w.send(Detach, e, netip.Prefix{}, "")
+}
+
+// flush is told of routes that are gone without an announcement.
+func (w *watcher) flush(e datapath.Attached, why string, gone func(netip.Addr) bool) {
+	for addr, index := range w.routes {
+		if index == e.Index && gone(addr) {
 			delete(w.routes, addr)
-			w.send(RouteGone, e, netip.PrefixFrom(addr, addr.BitLen()), "with its device")
+			w.send(RouteGone, e, netip.PrefixFrom(addr, addr.BitLen()), why)
 		}
 	}
-	w.send(Detach, e, netip.Prefix{}, "")
 }
 
 // route is told of a route of ours; index is 0 for a guard of a subnet.

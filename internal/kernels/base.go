@@ -32,6 +32,7 @@ type suite struct {
 // kernel that has loaded nothing yet.
 var packages = []suite{
 	{pkg: "loader"},
+	{pkg: "loader/prog"},
 	{pkg: "bpf", files: []string{"lib"}},
 	{pkg: "datapath/conntrack"},
 	{pkg: "datapath/nat"},

@@ -37,7 +37,8 @@ type Options struct {
 	// Pin is the name below the bpffs, or the path, of the pin of the link.
 	// Optional: without, the device owns the attachment.
 	Pin string
-	// Clsact attaches a filter also where the kernel has TCX.
+	// Clsact attaches a filter also where the kernel has TCX. Without TCX it is one
+	// anyway.
 	Clsact bool
 }
 
@@ -59,6 +60,13 @@ func Attach(o Options) (_ *Attached, replaced uint32, err error) {
 	pinPath, err := o.pinPath()
 	if err != nil {
 		return nil, 0, err
+	}
+	if !o.Clsact {
+		_, err := listTCX(attrs, o.Direction)
+		o.Clsact = errors.Is(err, errNoTCX)
+		if o.Clsact && pinPath != "" {
+			return nil, 0, attachError(o, err)
+		}
 	}
 	// Nothing is loaded for a place that there is not.
 	before, err := listSide(attrs, o.Direction)
@@ -92,9 +100,6 @@ func Attach(o Options) (_ *Attached, replaced uint32, err error) {
 }
 
 func attachError(o Options, err error) error {
-	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, errNoTCX) {
-		err = errNoTCX
-	}
 	return fmt.Errorf("attach to %s of %s: %w", o.Direction, o.Device, err)
 }
 

@@ -130,10 +130,13 @@ func listSide(attrs *netlink.LinkAttrs, d Direction) ([]Attached, error) {
 	return list, nil
 }
 
-var errNoTCX = errors.New("this kernel has no TCX (it came with Linux 6.6); use clsact")
+var errNoTCX = errors.New("this kernel has no TCX (it came with Linux 6.6), whose links are what can be pinned")
+
+// queryPrograms is another one in tests, for a kernel without TCX.
+var queryPrograms = link.QueryPrograms
 
 func listTCX(attrs *netlink.LinkAttrs, d Direction) ([]Attached, error) {
-	result, err := link.QueryPrograms(link.QueryOptions{Target: attrs.Index, Attach: d.tcx()})
+	result, err := queryPrograms(link.QueryOptions{Target: attrs.Index, Attach: d.tcx()})
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, ebpf.ErrNotSupported) {
 		return nil, errNoTCX
 	}

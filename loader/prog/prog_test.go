@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -173,6 +174,29 @@ func TestPacketsMeetProgramsInTheOrderThatWasAskedFor(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestWhereThereIsNoTCXAFilterIsAttached(t *testing.T) {
+	enter(t)
+	query := queryPrograms
+	defer func() { queryPrograms = query }()
+	queryPrograms = func(link.QueryOptions) (*link.QueryResult, error) { return nil, unix.EINVAL }
+	mustAttach(t, marker("mark_a"))
+	o := marker("mark_b")
+	o.Where, o.Anchor = Before, "mark_a"
+	if a := mustAttach(t, o); a.Hook != HookClsact || a.Position != 1 {
+		t.Errorf("attached as %+v, want the first filter", a)
+	}
+	if have := markOf(t); have != "ba" {
+		t.Errorf("packets meet %q, want ba", have)
+	}
+	if filters := run(t, "tc", "filter", "show", "dev", "near0", "ingress"); strings.Count(filters, "direct-action") != 2 {
+		t.Errorf("tc shows %q, want two filters", filters)
+	}
+	o.Pin = "watch"
+	if _, _, err := Attach(o); !errors.Is(err, errNoTCX) {
+		t.Errorf("attach with a pin: %v, want %v", err, errNoTCX)
 	}
 }
 
