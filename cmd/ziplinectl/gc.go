@@ -11,11 +11,12 @@ import (
 	"github.com/zipline-cni/zipline/datapath"
 	"github.com/zipline-cni/zipline/ipam"
 	"github.com/zipline-cni/zipline/loader"
+	"github.com/zipline-cni/zipline/loader/prog"
 )
 
 // leftoverJSON is something that was removed, or that gc --dry-run would remove.
 type leftoverJSON struct {
-	Kind   string `json:"kind" doc:"element (of the nft table), entry (of a map), guard (of a subnet), lease, or node (pins or state of a network namespace)"`
+	Kind   string `json:"kind" doc:"element (of the nft table), entry (of a map), guard (of a subnet), lease, node (pins or state of a network namespace), or pin (of prog attach)"`
 	Object string `json:"object" doc:"what was removed, or with --dry-run would be"`
 	Of     string `json:"of" doc:"what it belonged to"`
 }
@@ -28,7 +29,8 @@ func (a *app) gcCommand() *cobra.Command {
 		Short: "Remove what is left of endpoints that are gone",
 		Long: `gc removes, and lists, what is left of endpoints whose device is gone (a container
 that died without DEL): elements of the ruleset, map entries, guards of subnets
-without endpoints, leases, and the pins and state of network namespaces that are gone.
+without endpoints, leases, the pins and state of network namespaces that are gone,
+and what prog attach has pinned (--pin NAME) to a device that is gone.
 
 A lease counts as held by nobody if zipline made it, in this network namespace and
 since the last boot, the owner's device is not there, and the node has no route to
@@ -100,6 +102,18 @@ func collectLeftovers(remove bool, dataDirs []string) ([]leftoverJSON, error) {
 			}
 		}
 		list = append(list, leftoverJSON{"node", path, "network namespace that is gone"})
+	}
+	pins, err := prog.Severed()
+	if err != nil {
+		return list, err
+	}
+	for _, path := range pins {
+		if remove {
+			if err := prog.RemoveSevered(path); err != nil {
+				return list, err
+			}
+		}
+		list = append(list, leftoverJSON{"pin", path, "device that is gone"})
 	}
 	return list, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/zipline-cni/zipline/internal/reference"
 	"github.com/zipline-cni/zipline/internal/testrig"
+	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
 // leftovers runs gc and returns what it lists, by kind.
@@ -56,6 +57,10 @@ func TestGCRemovesWhatADeadContainerLeft(t *testing.T) {
 	if found := w.leftovers(); len(found) != 0 {
 		t.Fatalf("gc with living containers removes %v", found)
 	}
+	object := filepath.Join(testutil.RepoRoot(t), "loader/prog/testdata/marks.o")
+	for device, pin := range map[string]string{a.device: "lives", b.device: "dies"} {
+		w.mustCtl("prog", "attach", object, "--program", "mark_a", "--dev", device, "--ingress", "--pin", pin)
+	}
 	b.Kill(t) // without DEL
 	w.Node.MustRun(t, "sh", "-c", "while ip link show dev "+b.device+" 2>/dev/null; do sleep 0.05; done")
 	// A node of a namespace that ended, and a lease of another plugin's network.
@@ -76,6 +81,7 @@ func TestGCRemovesWhatADeadContainerLeft(t *testing.T) {
 		"element": {"source4 " + b.v4.String(), "source6 " + b.v6.String()},
 		"entry":   {"endpoints " + b.v4.String(), "endpoints " + b.v6.String()},
 		"node":    {"/run/zipline/999999999", "/sys/fs/bpf/zipline/999999999"},
+		"pin":     {"/sys/fs/bpf/dies"},
 	} {
 		for _, object := range want {
 			if !slices.Contains(removed[kind], object) {

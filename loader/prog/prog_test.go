@@ -271,6 +271,37 @@ func TestThePinOfADeviceThatIsGoneIsTakenOver(t *testing.T) {
 	}
 }
 
+func TestOnlyThePinOfADeviceThatIsGoneIsSevered(t *testing.T) {
+	enter(t)
+	requireTCX(t)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "gone0"
+	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "gone1"}))
+	for pin, device := range map[string]string{"lives": "far0", "dies": "gone0"} {
+		o := marker("mark_a")
+		o.Pin, o.Device = pin, device
+		mustAttach(t, o)
+	}
+	if paths, err := Severed(); err != nil || len(paths) != 0 {
+		t.Errorf("severed while both devices are there: %v, %v", paths, err)
+	}
+	l, err := netlink.LinkByName("gone0")
+	must(t, err)
+	must(t, netlink.LinkDel(l))
+	paths, err := Severed()
+	if want := bpffs + "/dies"; err != nil || len(paths) != 1 || paths[0] != want {
+		t.Fatalf("severed: %v, %v, want %s", paths, err, want)
+	}
+	for _, pin := range []string{"lives", "dies", "dies"} {
+		must(t, RemoveSevered(filepath.Join(bpffs, pin)))
+	}
+	for pin, want := range map[string]bool{"lives": true, "dies": false} {
+		if _, err := os.Stat(filepath.Join(bpffs, pin)); (err == nil) != want {
+			t.Errorf("pin %s: %v", pin, err)
+		}
+	}
+}
+
 func TestErrorsSayWhatIsWrong(t *testing.T) {
 	enter(t)
 	change := func(f func(*Options)) Options {
