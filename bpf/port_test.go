@@ -270,3 +270,28 @@ func (w *world) wantNoted(t *testing.T, name string, e *entry, direction int) {
 		t.Errorf("%s, direction %d: %d ports noted", name, direction, changed)
 	}
 }
+
+// What conntrack does not know is counted for the container that it is for, also
+// where its port is one that others are reached by.
+func TestWhatIsUnknownIsCountedForItsContainer(t *testing.T) {
+	w := newTrackingWorld(t)
+	a := w.peers["a"]
+	eachProtocol(t, func(t *testing.T, protocol byte, v6 bool) {
+		for to, want := range map[netip.Addr]uint16{a.addrs()[family(v6)]: a.slot, nodeIP[family(v6)]: 0} {
+			p := tcp(copyPeer(w.uplink), to)
+			p.src, p.protocol, p.sport, p.dport = remote[family(v6)], protocol, clientPort, 7777
+			got := w.runHook(t, HookUplink, p.bytes(), p.context(), staging{})
+			w.wantReason(t, got, ZiplineReasonREASON_NEXT_UNTRACKED, len(p.bytes()))
+			if got.slot != want {
+				t.Errorf("to %s: counted in slot %d, want %d", to, got.slot, want)
+			}
+		}
+	})
+}
+
+func family(v6 bool) int {
+	if v6 {
+		return 1
+	}
+	return 0
+}

@@ -78,6 +78,7 @@ type ZiplinePath struct {
 type ZiplinePathSlots struct {
 	_     structs.HostLayout
 	Taken [32]uint64
+	Wait  uint64
 }
 
 type ZiplineReason uint32
@@ -139,11 +140,13 @@ type ZiplineRoute struct {
 	_    structs.HostLayout
 	Tick uint64
 	Key  struct {
-		_       structs.HostLayout
-		Saddr   ZiplineAddress
-		Daddr   ZiplineAddress
-		Traffic uint32
-		Ifindex uint32
+		_        structs.HostLayout
+		Saddr    ZiplineAddress
+		Daddr    ZiplineAddress
+		Traffic  uint32
+		Ifindex  uint32
+		Protocol uint32
+		Pad      uint32
 	}
 	Way struct {
 		_       structs.HostLayout
@@ -152,7 +155,7 @@ type ZiplineRoute struct {
 		Dmac    [6]uint8
 		Smac    [6]uint8
 	}
-	Pad uint32
+	Sequence uint32
 }
 
 type ZiplineUplink struct {

@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "6768c11b3b2dc7701c1ab8503f291363"
+const digest = "1faf6407134e7c8ee103f9ac831ddc4f"

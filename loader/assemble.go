@@ -141,7 +141,7 @@ func (n *Node) publish(s *set, rec *record, attached []attachedSet) error {
 			continue
 		}
 		if !a.sameMaps(s) {
-			if err := mergeMaps(s, a.set); err != nil {
+			if err := n.change(func() error { return mergeMaps(s, a.set) }); err != nil {
 				return err
 			}
 		}

@@ -142,7 +142,7 @@ func (n *Node) change(f func() error) error {
 	return errors.Join(f(), lock.Close())
 }
 
-// mergeMaps copies what from has and to lacks.
+// mergeMaps copies what from has and to lacks. The caller holds the lock of the maps.
 func mergeMaps(to, from *set) error {
 	networks, err := from.networkNames()
 	if err != nil {

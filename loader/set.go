@@ -26,7 +26,7 @@ var layout = map[string]shape{
 	bpf.ZiplineMapDevices:   {ebpf.Hash, 4, 56, 65536},
 	bpf.ZiplineMapNetworks:  {ebpf.Hash, 64, 4, bpf.NetworkSlots - 1},
 	bpf.ZiplineMapPaths:     {ebpf.PerCPUArray, 4, 24, bpf.PathSlots},
-	bpf.ZiplineMapPathSlots: {ebpf.Array, 4, bpf.PathSlots / 8, 1},
+	bpf.ZiplineMapPathSlots: {ebpf.Array, 4, bpf.PathSlots/8 + 8, 1},
 	bpf.ZiplineMapUplinks:   {ebpf.Hash, 4, 8, 1024},
 	bpf.ZiplineMapNatPorts:  {ebpf.Array, 4, 131072, 1},
 	bpf.ZiplineMapCounters:  {ebpf.PerCPUArray, 4, 16, bpf.NetworkSlots * bpf.Hooks * bpf.Reasons},

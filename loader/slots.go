@@ -45,15 +45,27 @@ func (n *Node) pathSlot() (_ uint16, err error) {
 	}
 	given.Taken[0] |= 1 // nobody's
 	slot := firstFree(&given)
-	if slot == 0 {
-		if err := n.reclaimPaths(&given); err != nil {
+	switch {
+	case slot != 0:
+	case given.Wait > 0:
+		given.Wait--
+	default:
+		free, err := n.reclaimPaths(&given)
+		if err != nil {
 			return 0, err
+		}
+		// All devices are read for it, so not for a handful.
+		if free < reclaimWorth {
+			given.Wait = reclaimWorth
 		}
 		slot = firstFree(&given)
 	}
 	given.Taken[slot/64] |= 1 << (slot % 64)
 	return slot, put(m, uint32(0), &given)
 }
+
+// reclaimWorth is how many ADDs there are between two looks for free slots, at least.
+const reclaimWorth = 256
 
 // firstFree returns the first slot that is not taken, or 0.
 func firstFree(given *bpf.ZiplinePathSlots) uint16 {
@@ -65,16 +77,17 @@ func firstFree(given *bpf.ZiplinePathSlots) uint16 {
 	return 0
 }
 
-// reclaimPaths takes back the slots of devices that are gone.
-func (n *Node) reclaimPaths(given *bpf.ZiplinePathSlots) (err error) {
+// reclaimPaths takes back the slots of devices that are gone, and returns how many
+// are free.
+func (n *Node) reclaimPaths(given *bpf.ZiplinePathSlots) (free int, err error) {
 	m, err := n.openMap(bpf.ZiplineMapPaths)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	devices, err := entries[uint32, bpf.ZiplineDevice](n.maps[bpf.ZiplineMapDevices])
 	if err != nil {
-		return err
+		return 0, err
 	}
 	given.Taken = [len(given.Taken)]uint64{1}
 	for _, d := range devices {
@@ -82,17 +95,18 @@ func (n *Node) reclaimPaths(given *bpf.ZiplinePathSlots) (err error) {
 	}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
-		return fmt.Errorf("count CPUs: %w", err)
+		return 0, fmt.Errorf("count CPUs: %w", err)
 	}
 	for slot := range uint32(bpf.PathSlots) {
 		if given.Taken[slot/64]&(1<<(slot%64)) != 0 {
 			continue
 		}
 		if err := m.Put(slot, make([]bpf.ZiplinePath, cpus)); err != nil {
-			return fmt.Errorf("clear path: %w", err)
+			return 0, fmt.Errorf("clear path: %w", err)
 		}
+		free++
 	}
-	return nil
+	return free, nil
 }
 
 // networkSlot returns the slot of a network's rows in the counters map, and
@@ -120,7 +134,12 @@ func (s *set) networkSlot(name string) (_ uint16, err error) {
 	if slot = freeSlot(taken); slot == 0 {
 		return 0, nil
 	}
-	return uint16(slot), put(m, key, slot)
+	if err := put(m, key, slot); errors.Is(err, ErrFull) {
+		return 0, nil
+	} else if err != nil {
+		return 0, err
+	}
+	return uint16(slot), nil
 }
 
 // freeSlot returns the first slot that is not taken, or 0.

@@ -115,6 +115,13 @@ func TestPathsOfDeadDevicesAreReclaimed(t *testing.T) {
 	}
 	freed := pathOf(t, n, 5)
 	must(t, n.Forget(5))
+	// Not at once, since it takes a look at every device.
+	for i := range reclaimWorth {
+		must(t, n.Upsert(addr(5000+i), someEndpoint(5000+i, 1)))
+		if slot := pathOf(t, n, 5000+i); slot != 0 {
+			t.Fatalf("after %d more, slot %d is found", i, slot)
+		}
+	}
 	must(t, n.Upsert(addr(4001), someEndpoint(4001, 1)))
 	if slot := pathOf(t, n, 4001); slot != freed {
 		t.Errorf("the new device has slot %d, the freed one is %d", slot, freed)

@@ -17,7 +17,7 @@ static __always_inline int reverse_path(struct __sk_buff *skb, const struct rout
 	ret = flow_policy_routes(flow);
 	if (ret)
 		return ret;
-	if (route_ask(skb, back, dest->ifindex, 0, 0, v4, &way) != BPF_FIB_LKUP_RET_SUCCESS ||
+	if (route_ask(skb, back, dest->ifindex, 0, v4, &way) != BPF_FIB_LKUP_RET_SUCCESS ||
 	    way.ifindex != skb->ifindex)
 		return -REASON_NEXT_REVERSE_PATH;
 	return 0;
@@ -41,7 +41,7 @@ static __always_inline int arrival(struct __sk_buff *skb, const struct packet *p
 				   bool v4, const struct endpoint *dest)
 {
 	/* The answer's way, but for where it comes in: no container's packet has an uplink there. */
-	struct route_key back = { flow->daddr, pkt->saddr, 0, skb->ifindex };
+	struct route_key back = { flow->daddr, pkt->saddr, 0, skb->ifindex, 0, 0 };
 	__u64 tick = bpf_jiffies64();
 	struct way way;
 	int ret;

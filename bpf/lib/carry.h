@@ -51,7 +51,7 @@ static __always_inline int uplink_way(struct __sk_buff *skb, const struct packet
 	ret = flow_policy_routes(flow) ?: flow_xfrm(flow);
 	if (ret)
 		return ret;
-	ret = route_ask(skb, key, skb->ifindex, pkt->protocol, packet_size(skb, pkt), v4, way);
+	ret = route_ask(skb, key, skb->ifindex, packet_size(skb, pkt), v4, way);
 	if (ret == BPF_FIB_LKUP_RET_NO_NEIGH)
 		return -REASON_NEXT_NEIGHBOUR;
 	if (ret == BPF_FIB_LKUP_RET_FRAG_NEEDED)

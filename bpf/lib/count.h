@@ -69,9 +69,11 @@ struct {
 /**
  * struct path_slots - which path slots were given away
  * @taken: a bit for each, from the lowest
+ * @wait: how many devices go without before it is looked for free ones again
  */
 struct path_slots {
 	__u64 taken[PATH_SLOTS / 64];
+	__u64 wait;
 };
 
 /* Written and read by the loader package alone. */

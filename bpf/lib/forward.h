@@ -70,7 +70,7 @@ static __always_inline int forward_tracked(struct __sk_buff *skb, const struct p
 		dest = endpoint_lookup(&flow->daddr);
 		return dest ? forward_inbound(skb, pkt, flow, v4, dest) : -REASON_NEXT_NO_ENDPOINT;
 	}
-	key = (struct route_key){ pkt->saddr, flow->daddr, pkt->traffic, skb->ifindex };
+	key = (struct route_key){ pkt->saddr, flow->daddr, pkt->traffic, skb->ifindex, pkt->protocol, 0 };
 	/* What has its source translated leaves the node, but for rare ones. */
 	if (!address_equal(&pkt->saddr, &flow->saddr, v4) && route_known(&key, &way))
 		return carry_uplink(skb, pkt, flow, v4, &way);
@@ -133,6 +133,16 @@ static __always_inline bool forward_asks(struct __sk_buff *skb, const struct pac
 	return true;
 }
 
+/* A packet from outside that conntrack does not know: still somebody's, if its address is a container's. */
+static __always_inline int forward_arrives(struct __sk_buff *skb, const struct packet *pkt)
+{
+	struct endpoint *dest = endpoint_lookup(&pkt->daddr);
+
+	if (dest)
+		count_for(skb, &dest->slots);
+	return -REASON_NEXT_UNTRACKED;
+}
+
 /**
  * forward() - steps 4 to 6: carry the packet, or leave it to the stack
  * @skb: the packet
@@ -163,7 +173,7 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	}
 	if (opts.error != -ENOENT)
 		return -REASON_NEXT_CONNTRACK;
-	return source ? forward_direct(skb, pkt, source) : -REASON_NEXT_UNTRACKED;
+	return source ? forward_direct(skb, pkt, source) : forward_arrives(skb, pkt);
 }
 
 #endif

@@ -18,12 +18,16 @@
  * @daddr: destination address, after it was
  * @traffic: IPv4: the TOS; IPv6: the first word of the header
  * @ifindex: where it comes in
+ * @protocol: IPPROTO_TCP or IPPROTO_UDP: next hops of one IPv6 route are chosen by it
+ * @pad: 0
  */
 struct route_key {
 	struct address saddr;
 	struct address daddr;
 	__be32 traffic;
 	__u32 ifindex;
+	__u32 protocol;
+	__u32 pad;
 };
 
 /**
@@ -45,13 +49,13 @@ struct way {
  * @tick: in which it was given, in jiffies
  * @key: to which question
  * @way: the answer
- * @pad: 0
+ * @sequence: odd while somebody writes
  */
 struct route {
 	__u64 tick;
 	struct route_key key;
 	struct way way;
-	__u32 pad;
+	__u32 sequence;
 };
 
 /* Not pinned: each load has its own. */
@@ -75,7 +79,7 @@ static __always_inline bool route_key_equal(const struct route_key *a, const str
 {
 	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
 
-	return !((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3]) | (x[4] ^ y[4]));
+	return !((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3]) | (x[4] ^ y[4]) | (x[5] ^ y[5]));
 }
 
 /**
@@ -83,33 +87,43 @@ static __always_inline bool route_key_equal(const struct route_key *a, const str
  * @key: the question
  * @way: set to the answer
  *
- * The answer is read before it is found to belong to the question: a real-time
- * kernel may run another packet on this CPU in between.
+ * A real-time kernel may run another packet on this CPU in between, which keeps
+ * an answer at the same place: the sequence number tells.
  */
 static __always_inline bool route_known(const struct route_key *key, struct way *way)
 {
 	struct route *route = route_place(key);
+	__u32 sequence;
 
 	if (!route)
 		return false;
+	sequence = route->sequence;
+	barrier();
+	if (route->tick != bpf_jiffies64() || !route_key_equal(&route->key, key))
+		return false;
 	*way = route->way;
 	barrier();
-	return route->tick == bpf_jiffies64() && route_key_equal(&route->key, key);
+	return !(sequence & 1) && route->sequence == sequence;
 }
 
 /* Keep an answer, given while the tick was @tick. */
 static __always_inline void route_keep(const struct route_key *key, const struct way *way, __u64 tick)
 {
 	struct route *route = route_place(key);
+	__u32 sequence;
 
 	if (!route)
 		return;
-	route->tick = 0;
+	sequence = route->sequence;
+	if (sequence & 1)
+		return;
+	route->sequence = sequence + 1;
 	barrier();
+	route->tick = tick;
 	route->key = *key;
 	route->way = *way;
 	barrier();
-	route->tick = tick;
+	route->sequence = sequence + 2;
 }
 
 /**
@@ -117,7 +131,6 @@ static __always_inline void route_keep(const struct route_key *key, const struct
  * @skb: where the question comes up
  * @key: the question
  * @ifindex: where the packet comes in
- * @protocol: IPPROTO_TCP or IPPROTO_UDP
  * @size: of its IP packets
  * @v4: IPv4, else IPv6; a constant
  * @way: set to the answer
@@ -125,12 +138,12 @@ static __always_inline void route_keep(const struct route_key *key, const struct
  * Return: of bpf_fib_lookup
  */
 static __always_inline int route_ask(struct __sk_buff *skb, const struct route_key *key, __u32 ifindex,
-				     __u8 protocol, __u32 size, bool v4, struct way *way)
+				     __u32 size, bool v4, struct way *way)
 {
 	struct bpf_fib_lookup fib = {};
 	int ret;
 
-	fib.l4_protocol = protocol;
+	fib.l4_protocol = key->protocol;
 	fib.tot_len = size > 0xffff ? 0xffff : size;
 	fib.ifindex = ifindex;
 	if (v4) {

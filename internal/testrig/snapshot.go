@@ -277,7 +277,7 @@ func (s *Snapshot) addMap(name, pin string) error {
 	var key, value []byte
 	entries := m.Iterate()
 	for entries.Next(&key, &value) {
-		if slot, ok := pathSlots[name]; ok {
+		if slot, ok := pathSlots[name]; ok && len(value) > slot+1 {
 			clear(value[slot : slot+2])
 		}
 		*s = append(*s, fmt.Sprintf("entry %s %x = %x", name, key, value))
