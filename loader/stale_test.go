@@ -16,16 +16,7 @@ import (
 func TestOnlyTheStateOfDeadNamespacesIsStale(t *testing.T) {
 	enterNode(t)
 	mustOpen(t, Site{}, 0)
-	c := newContainer(t, 1)
-	var living string
-	must(t, c.do(func() error {
-		n, err := Open(0)
-		if err != nil {
-			return err
-		}
-		living = n.dir
-		return n.Close()
-	}))
+	living := openElsewhere(t, newContainer(t, 1).netns)
 	gone := filepath.Join("/run/zipline", "4294967295000")
 	must(t, os.MkdirAll(gone, 0o700))
 	must(t, os.MkdirAll("/run/zipline/somebody-elses", 0o700))
@@ -34,6 +25,9 @@ func TestOnlyTheStateOfDeadNamespacesIsStale(t *testing.T) {
 		t.Skip("not in the first PID namespace")
 	}
 	must(t, err)
+	if _, err := os.Stat(living); err != nil {
+		t.Errorf("the state of the living namespace: %v", err)
+	}
 	if !slices.Equal(stale, []string{gone}) {
 		t.Errorf("stale are %v, want %s; %s is alive", stale, gone, living)
 	}
@@ -41,6 +35,18 @@ func TestOnlyTheStateOfDeadNamespacesIsStale(t *testing.T) {
 	if stale, err := (Site{}).StalePaths(); err != nil || len(stale) != 0 {
 		t.Errorf("stale are %v (%v), want none", stale, err)
 	}
+}
+
+// openElsewhere loads the programs in another namespace, and returns where its state
+// is. The thread goes there itself: any other one has the machine's mounts.
+func openElsewhere(t *testing.T, netns *os.File) (dir string) {
+	t.Helper()
+	here, err := os.Open("/proc/thread-self/ns/net")
+	must(t, err)
+	defer func() { _ = here.Close() }() // only read from
+	must(t, unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET))
+	defer func() { must(t, unix.Setns(int(here.Fd()), unix.CLONE_NEWNET)) }()
+	return mustOpen(t, Site{}, 0).dir
 }
 
 // Without CAP_SYS_PTRACE nobody sees whose namespaces the processes of others are in.
