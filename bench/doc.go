@@ -2,7 +2,8 @@
 
 // Package bench measures what attaching a container costs ([Attach]) and what its
 // connections cost ([Traffic]), beside the reference bridge plugin in the same run,
-// and what they cost everybody else ([Tax]).
+// what they cost everybody else ([Tax]), and what it costs them to be looked at
+// ([Observe]).
 //
 // A machine's speed changes from one second to the next by more than what is to
 // be measured, so no figure stands alone. Every round measures each subject once,
@@ -13,7 +14,7 @@
 // inside of an agent process that lives in the node's namespaces. So entering
 // namespaces, making containers and preparing input belongs to no figure.
 //
-// In Traffic and Tax two agents are the ends of every connection, each opening its
+// In the others two agents are the ends of every connection, each opening its
 // socket in the namespace that it is told. Package load is what they do with it.
 //
 // A run gives samples; everything that a [Report] or [FlowReport] says is computed

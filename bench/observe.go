@@ -121,7 +121,7 @@ func (o *observer) watch(s Subject) error {
 	o.cmd = cmd
 	line, err := bufio.NewReader(said).ReadString('\n')
 	if err != nil || !strings.Contains(line, want.ready) {
-		return errors.Join(fmt.Errorf("%s says %q: %w", strings.Join(want.args, " "), line, err), o.stop())
+		return errors.Join(fmt.Errorf("%s has not begun, it says %q", strings.Join(cmd.Args, " "), line), err, o.stop())
 	}
 	return nil
 }

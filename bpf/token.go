@@ -31,8 +31,8 @@ var tokens = sync.OnceValue(func() map[Reason]string {
 	return names
 })
 
-// Token returns the reason in one word, as flags, JSON and the labels of metrics have it. It
-// never changes, as the number does not.
+// Token returns the reason in one word, as flags, JSON and the labels of metrics
+// have it. It never changes, as the number does not.
 func (r ZiplineReason) Token() string {
 	if token := tokens()[r]; token != "" {
 		return token

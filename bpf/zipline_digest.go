@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "1faf6407134e7c8ee103f9ac831ddc4f"
+const digest = "f038b4fa9d9975c2ee889f59ff16ac5b"

@@ -74,8 +74,8 @@ func appendOnce(list, found []Repaired) []Repaired {
 }
 
 // isShared says whether an object, as a [Finding] names it, is more than one
-// endpoint's: of the ruleset all but elements, guards, and the node's sysctls and
-// uplinks.
+// endpoint's: a guard (the route of a subnet), an uplink, a sysctl of another
+// device or of none, and all of the ruleset but its elements.
 func isShared(device, object string) bool {
 	kind, name, _ := strings.Cut(object, " ")
 	switch kind {

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -53,14 +52,12 @@ func (n *Node) NewJudge() (_ *Judge, err error) {
 	counters := spec.Maps[bpf.ZiplineMapCounters]
 	counters.Type = ebpf.Array
 	counters.Flags |= unix.BPF_F_MMAPABLE
-	shared := maps.Clone(n.maps)
-	delete(shared, bpf.ZiplineMapNatPorts)
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared})
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: n.maps})
 	if err != nil {
 		return nil, newLoadError(err)
 	}
 	defer coll.Close()
-	if err := copyPorts(coll.Maps[bpf.ZiplineMapNatPorts], n.maps[bpf.ZiplineMapNatPorts]); err != nil {
+	if err := n.copyPorts(coll.Maps[bpf.ZiplineMapNatPorts]); err != nil {
 		return nil, err
 	}
 	j := &Judge{
@@ -77,8 +74,13 @@ func (n *Node) NewJudge() (_ *Judge, err error) {
 	return j, nil
 }
 
-// copyPorts copies the only entry of the map.
-func copyPorts(to, from *ebpf.Map) error {
+// copyPorts copies the only entry of the node's map.
+func (n *Node) copyPorts(to *ebpf.Map) (err error) {
+	from, err := n.openMap(bpf.ZiplineMapNatPorts)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, from.Close()) }()
 	ports, err := from.LookupBytes(uint32(0))
 	if err == nil {
 		err = to.Put(uint32(0), ports)

@@ -32,11 +32,11 @@ var layout = map[string]shape{
 	bpf.ZiplineMapCounters:  {ebpf.PerCPUArray, 4, 16, bpf.NetworkSlots * bpf.Hooks * bpf.Reasons},
 }
 
-// alwaysOpen are the maps that every ADD and DEL changes. The others are what the
-// programs count, and the library asks how many CPUs there are before it opens
-// those that have values for each.
+// alwaysOpen are the maps that every ADD and DEL changes. The others are opened by
+// whoever asks for one: of those that have values for each CPU, the library first
+// asks how many there are.
 var alwaysOpen = map[string]bool{
-	bpf.ZiplineMapEndpoints: true, bpf.ZiplineMapDevices: true, bpf.ZiplineMapUplinks: true, bpf.ZiplineMapNatPorts: true,
+	bpf.ZiplineMapEndpoints: true, bpf.ZiplineMapDevices: true, bpf.ZiplineMapUplinks: true,
 }
 
 // errNotOurs says that a program or map is somebody else's, or of another layout.

@@ -104,7 +104,7 @@ static __always_inline struct slots count_slots(struct __sk_buff *skb, enum hook
 	struct slots slots = { skb->cb[3], skb->cb[3] >> 16 };
 	struct device *dev;
 
-	if (hook != HOOK_ENDPOINT || slots.network)
+	if (hook != HOOK_ENDPOINT || skb->cb[3])
 		return slots;
 	dev = device_lookup(skb->ifindex);
 	return dev ? dev->slots : slots;

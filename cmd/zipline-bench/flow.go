@@ -29,8 +29,8 @@ func tax(args []string, stdout, stderr io.Writer) error {
 func observe(args []string, stdout, stderr io.Writer) error {
 	opts := bench.DefaultObserveOptions()
 	opts.Ziplinectl = beside("ziplinectl")
-	return flow("observe", &opts.FlowOptions, func(ctx context.Context, flow bench.FlowOptions) (*bench.FlowReport, error) {
-		return bench.Observe(ctx, bench.ObserveOptions{FlowOptions: flow, Ziplinectl: opts.Ziplinectl})
+	return flow("observe", &opts.FlowOptions, func(ctx context.Context, _ bench.FlowOptions) (*bench.FlowReport, error) {
+		return bench.Observe(ctx, opts)
 	}, args, stdout, stderr)
 }
 

@@ -105,18 +105,15 @@ func (n *watchedNode) outside(t *testing.T) netip.AddrPort {
 	return n.Outside.ServeTCP(t, netip.AddrPortFrom(testrig.OutsideIPv4, 0)).Addr
 }
 
-// TestTraceShowsTheTranslation masquerades a flow to outside: once it is carried,
-// its packets leave from_endpoint with the node's address, and its answers
-// leave from_uplink with the container's.
-func TestTraceShowsTheTranslation(t *testing.T) {
-	n := newWatchedNode(t, "tracked", 1)
-	r := n.trace(t, "-o", "json", "--rate", "0", "--endpoint", "pod0")
-	server := n.outside(t)
-	conn, err := n.pods[0].Dial("tcp", server, testrig.Socket{Timeout: 20 * time.Second})
+// tracedTalk has a server answer some messages, ends the trace and returns what it
+// saw. The connection stays until the test ends.
+func (r *running) tracedTalk(t *testing.T, from *testrig.Namespace, server netip.AddrPort) []traceEventJSON {
+	t.Helper()
+	conn, err := from.Dial("tcp", server, testrig.Socket{Timeout: 20 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = conn.Close() }()
+	t.Cleanup(func() { _ = conn.Close() })
 	if _, err := testrig.ReadPeer(conn); err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +123,16 @@ func TestTraceShowsTheTranslation(t *testing.T) {
 		}
 	}
 	time.Sleep(200 * time.Millisecond)
-	events := traced(t, r.stop(t))
+	return traced(t, r.stop(t))
+}
+
+// TestTraceShowsTheTranslation masquerades a flow to outside: once it is carried,
+// its packets leave from_endpoint with the node's address, and its answers
+// leave from_uplink with the container's.
+func TestTraceShowsTheTranslation(t *testing.T) {
+	n := newWatchedNode(t, "tracked", 1)
+	r := n.trace(t, "-o", "json", "--rate", "0", "--endpoint", "pod0")
+	events := r.tracedTalk(t, &n.pods[0].Namespace, n.outside(t))
 	pod, node := n.pods[0].v4.String(), testrig.NodeIPv4.String()
 	out := wantEvent(t, events, "a masqueraded packet", func(e *traceEventJSON) bool { return e.Reason == "tracked-uplink" })
 	if out.Source != pod || out.Direction != "out" || out.Translation == nil || out.Translation.Source != node ||
@@ -153,22 +159,8 @@ func TestTraceShowsAForwardedPort(t *testing.T) {
 	chain pre { type nat hook prerouting priority dstnat; ip daddr %s tcp dport 8080 dnat to %s; }
 }`, testrig.NodeIPv4, pod), "nft", "-f", "-")
 	r := n.trace(t, "-o", "json", "--rate", "0", "--endpoint", "pod0")
-	conn, err := n.Outside.Dial("tcp", netip.AddrPortFrom(testrig.NodeIPv4, 8080), testrig.Socket{Timeout: 20 * time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	if _, err := testrig.ReadPeer(conn); err != nil {
-		t.Fatal(err)
-	}
-	for range 20 {
-		if err := testrig.Exchange(conn, conn, []byte("hello")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	time.Sleep(200 * time.Millisecond)
-	events := traced(t, r.stop(t))
 	port := netip.AddrPortFrom(testrig.NodeIPv4, 8080)
+	events := r.tracedTalk(t, n.Outside, port)
 	in := wantEvent(t, events, "what comes to the port", func(e *traceEventJSON) bool { return e.Hook == "from_uplink" && e.Reason == "tracked-local" })
 	if in.Destination != port.Addr().String() || in.DestinationPort != port.Port() || in.Direction != "in" || in.Translation == nil ||
 		in.Translation.Destination != pod.Addr().String() || in.Translation.DestinationPort != pod.Port() || in.Translation.Source != in.Source {

@@ -207,14 +207,11 @@ func (o Options) pinPath() (string, error) {
 // attachPinned attaches by a link and pins it, or replaces the program of the
 // link that is pinned there for the same side of the same device.
 func attachPinned(program *ebpf.Program, index int, o Options, anchor *Attached, path string) (replaced uint32, err error) {
+	if err := RemoveSevered(path); err != nil {
+		return 0, err
+	}
 	if _, err := os.Stat(path); err == nil {
-		replaced, err := replacePinned(program, index, o, path)
-		if !errors.Is(err, errSevered) {
-			return replaced, err
-		}
-		if err := os.Remove(path); err != nil {
-			return 0, fmt.Errorf("remove pin of a device that is gone: %w", err)
-		}
+		return replacePinned(program, index, o, path)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return 0, fmt.Errorf("%w %s: %w", ErrPin, path, err)
@@ -233,9 +230,6 @@ func attachPinned(program *ebpf.Program, index int, o Options, anchor *Attached,
 	return 0, nil
 }
 
-// errSevered says that a link's device is gone.
-var errSevered = errors.New("the device of the pinned link is gone")
-
 func replacePinned(program *ebpf.Program, index int, o Options, path string) (replaced uint32, err error) {
 	l, err := link.LoadPinnedLink(path, nil)
 	if err != nil {
@@ -250,8 +244,6 @@ func replacePinned(program *ebpf.Program, index int, o Options, path string) (re
 	switch {
 	case tcx == nil:
 		return 0, fmt.Errorf("%w %s is there, and is a link of another kind", ErrPin, path)
-	case tcx.Ifindex == 0:
-		return 0, errSevered
 	case int(tcx.Ifindex) != index || uint32(tcx.AttachType) != uint32(o.Direction.tcx()):
 		return 0, fmt.Errorf("%w %s is there, for another side or device (index %d)", ErrPin, path, tcx.Ifindex)
 	}

@@ -33,13 +33,13 @@ func Severed() ([]string, error) {
 	return paths, nil
 }
 
-// RemoveSevered removes what [Severed] listed, if it still is.
+// RemoveSevered removes the pin of a link whose device is gone, and no other.
 func RemoveSevered(path string) error {
 	if !isSevered(path) {
 		return nil
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove pin: %w", err)
+		return fmt.Errorf("remove pin of a device that is gone: %w", err)
 	}
 	return nil
 }
