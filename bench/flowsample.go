@@ -7,6 +7,10 @@ type FlowSample struct {
 	Path     Path     `json:"path"`
 	Workload Workload `json:"workload"`
 	Subject  Subject  `json:"subject"`
+	// Connections at a time.
+	Connections int `json:"connections,omitempty"`
+	// Endpoints on the network meanwhile, where a run varies them.
+	Endpoints int `json:"endpoints,omitempty"`
 	// Round numbers the rounds. Samples that differ in nothing but their subject
 	// are a pair.
 	Round   int     `json:"round"`
@@ -21,12 +25,21 @@ type FlowSample struct {
 	Total   uint64  `json:"total"`
 	// Lost datagrams.
 	Lost uint64 `json:"lost,omitempty"`
+	// Latency of the transactions; nil where there are none.
+	Latency *Latency `json:"latency,omitempty"`
 	// Carried is the share of the packets that eBPF carried past the stack,
 	// in the program that carried the smallest share; see [FlowSample].Invalid.
 	Carried float64 `json:"carried"`
 	// Invalid says why the sample does not count, as its packets have not gone
 	// the way that it is about. Empty for one that counts.
 	Invalid string `json:"invalid,omitempty"`
+}
+
+// Latency holds quantiles of the times that transactions took, in seconds.
+type Latency struct {
+	P50  float64 `json:"p50"`
+	P99  float64 `json:"p99"`
+	P999 float64 `json:"p999"`
 }
 
 // rate returns the units per second.

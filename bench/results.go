@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import "time"
+
+// ResultsVersion is the version of the format of [Results]. A reader refuses another one.
+const ResultsVersion = 1
+
+// Results is what a run of the whole comparison has measured: every sample, and
+// what is needed to repeat it. Everything that a report says is computed from it.
+type Results struct {
+	Version int     `json:"version"`
+	Machine Machine `json:"machine"`
+	// Duration and Warmup of each measurement of a connection.
+	Duration  time.Duration `json:"duration"`
+	Warmup    time.Duration `json:"warmup"`
+	Placement Placement     `json:"placement"`
+	Seed      uint64        `json:"seed"`
+	// Cases are the subjects of Flows, in the order of their files.
+	Cases []Case `json:"cases"`
+	// Flows are the samples of connections. Those with Endpoints set are of
+	// growing networks.
+	Flows []FlowSample `json:"flows"`
+	// Attach are the samples of ADD and DEL, and Facts what is counted beside them.
+	Attach []Sample `json:"attach"`
+	Facts  Facts    `json:"facts"`
+	// Maps is the memory of the eBPF maps and nftables sets.
+	Maps []MapMemory `json:"maps"`
+	// Crosschecks compare the generator with other tools.
+	Crosschecks []Crosscheck `json:"crosschecks"`
+}
+
+// MapMemory is what the maps of a node take with a number of endpoints.
+type MapMemory struct {
+	Endpoints int    `json:"endpoints"`
+	Name      string `json:"name"`
+	// Bytes of kernel memory, as the kernel says.
+	Bytes uint64 `json:"bytes"`
+}
+
+// Crosscheck is one figure measured by this package's generator and by another
+// tool, each on the same path, in turn.
+type Crosscheck struct {
+	What string `json:"what"`
+	// Tool and its version.
+	Tool string `json:"tool"`
+	Unit string `json:"unit"`
+	// Ours and Theirs are the figures of each round.
+	Ours   []float64 `json:"ours"`
+	Theirs []float64 `json:"theirs"`
+}
