@@ -96,9 +96,12 @@ func collectDeadEntries(remove bool) (list []Leftover, err error) {
 	for _, addr := range slices.SortedFunc(maps.Keys(dead.Endpoints), netip.Addr.Compare) {
 		list = append(list, Leftover{"entry", "endpoints " + addr.String(), "device " + strconv.Itoa(dead.Endpoints[addr])})
 	}
-	for name, indexes := range map[string][]int{"devices": dead.Devices, "uplinks": dead.Uplinks} {
-		for _, index := range indexes {
-			list = append(list, Leftover{"entry", fmt.Sprintf("%s %d", name, index), "device " + strconv.Itoa(index)})
+	for _, of := range []struct {
+		name    string
+		indexes []int
+	}{{"devices", dead.Devices}, {"uplinks", dead.Uplinks}} {
+		for _, index := range of.indexes {
+			list = append(list, Leftover{"entry", fmt.Sprintf("%s %d", of.name, index), "device " + strconv.Itoa(index)})
 		}
 	}
 	if !remove || len(list) == 0 {
