@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/netip"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/bench/load"
+	"github.com/zipline-cni/zipline/internal/tbrun"
 )
 
 // The subjects of a run of [Traffic].
@@ -123,6 +125,25 @@ type flowRun struct {
 	clientCPU      int
 	serverCPU      int
 	samples        []FlowSample
+}
+
+// runFlows carries out a run, and returns its report beside the references.
+func runFlows(ctx context.Context, opts FlowOptions, references []Subject, judge func(*FlowReport) []Target, measure func(*flowRun) error) (*FlowReport, error) {
+	if opts.Progress == nil {
+		opts.Progress = io.Discard
+	}
+	var report *FlowReport
+	err := tbrun.Run(ctx, opts.Progress, func(tb testing.TB) {
+		r, err := newFlowRun(tb, opts)
+		if err == nil {
+			err = measure(r)
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+		report = newFlowReport(opts, references, r.samples, judge)
+	})
+	return report, err
 }
 
 // newFlowRun starts the two processes that are the ends of every connection, so

@@ -7,16 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 
-	"github.com/zipline-cni/zipline/internal/tbrun"
 	"github.com/zipline-cni/zipline/internal/testrig"
 )
 
@@ -66,21 +63,8 @@ func DefaultObserveOptions() ObserveOptions {
 // Observe measures what it costs the connections of containers that somebody
 // traces or captures them, and returns its report. It needs root.
 func Observe(ctx context.Context, opts ObserveOptions) (*FlowReport, error) {
-	if opts.Progress == nil {
-		opts.Progress = io.Discard
-	}
-	var report *FlowReport
-	err := tbrun.Run(ctx, opts.Progress, func(tb testing.TB) {
-		r, err := newFlowRun(tb, opts.FlowOptions)
-		if err == nil {
-			err = r.measureObservers(opts.Ziplinectl)
-		}
-		if err != nil {
-			tb.Fatal(err)
-		}
-		report = newFlowReport(opts.FlowOptions, []Subject{Unobserved}, r.samples, func(*FlowReport) []Target { return nil })
-	})
-	return report, err
+	return runFlows(ctx, opts.FlowOptions, []Subject{Unobserved}, func(*FlowReport) []Target { return nil },
+		func(r *flowRun) error { return r.measureObservers(opts.Ziplinectl) })
 }
 
 func (r *flowRun) measureObservers(program string) error {

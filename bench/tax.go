@@ -6,14 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/zipline-cni/zipline/bpf"
-	"github.com/zipline-cni/zipline/internal/tbrun"
 	"github.com/zipline-cni/zipline/internal/testrig"
 )
 
@@ -55,22 +53,8 @@ func DefaultTaxOptions() FlowOptions {
 // half of each pair: whatever else there is of the node is the same in both, down
 // to the places in memory. It needs root and a kernel with TCX (Linux 6.6).
 func Tax(ctx context.Context, opts FlowOptions) (*FlowReport, error) {
-	if opts.Progress == nil {
-		opts.Progress = io.Discard
-	}
 	opts.Subjects = []Subject{WithPrograms, Without}
-	var report *FlowReport
-	err := tbrun.Run(ctx, opts.Progress, func(tb testing.TB) {
-		r, err := newFlowRun(tb, opts)
-		if err == nil {
-			err = r.measureTax()
-		}
-		if err != nil {
-			tb.Fatal(err)
-		}
-		report = newFlowReport(opts, []Subject{Without}, r.samples, taxTargets)
-	})
-	return report, err
+	return runFlows(ctx, opts, []Subject{Without}, taxTargets, (*flowRun).measureTax)
 }
 
 func (r *flowRun) measureTax() error {

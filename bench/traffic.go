@@ -5,11 +5,7 @@ package bench
 import (
 	"context"
 	"fmt"
-	"io"
-	"testing"
 	"time"
-
-	"github.com/zipline-cni/zipline/internal/tbrun"
 )
 
 // DefaultTrafficOptions are those of the project's targets.
@@ -26,21 +22,7 @@ func DefaultTrafficOptions() FlowOptions {
 // attached beside those of the reference bridge and of a bare veth pair, in
 // private nodes that end with the run, and returns its report. It needs root.
 func Traffic(ctx context.Context, opts FlowOptions) (*FlowReport, error) {
-	if opts.Progress == nil {
-		opts.Progress = io.Discard
-	}
-	var report *FlowReport
-	err := tbrun.Run(ctx, opts.Progress, func(tb testing.TB) {
-		r, err := newFlowRun(tb, opts)
-		if err == nil {
-			err = r.measureTraffic()
-		}
-		if err != nil {
-			tb.Fatal(err)
-		}
-		report = newFlowReport(opts, []Subject{Wire, Bridge}, r.samples, trafficTargets)
-	})
-	return report, err
+	return runFlows(ctx, opts, []Subject{Wire, Bridge}, trafficTargets, (*flowRun).measureTraffic)
 }
 
 // cell is a part of a round.

@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "f038b4fa9d9975c2ee889f59ff16ac5b"
+const digest = "6f379f6b1db63f66b60120814007fb15"

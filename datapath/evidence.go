@@ -52,19 +52,18 @@ func (e Evidence) specOf(link netlink.Link) (*Spec, error) {
 	return &own, nil
 }
 
-// wantsPrograms says whether an endpoint's configuration, or that of another
-// endpoint of its network, is known and asks for programs.
+// wantsPrograms says whether an endpoint's configuration asks for programs or,
+// where it is not known, that of any endpoint of its network.
 func (e Evidence) wantsPrograms(a *Attached) bool {
-	spec := e.Specs[a.HostDevice]
-	if spec == nil {
-		for _, sibling := range e.Specs {
-			if sibling.Network == a.Network {
-				spec = sibling
-				break
-			}
+	if spec := e.Specs[a.HostDevice]; spec != nil {
+		return spec.accelerated()
+	}
+	for _, sibling := range e.Specs {
+		if sibling.Network == a.Network && sibling.accelerated() {
+			return true
 		}
 	}
-	return spec != nil && spec.accelerated()
+	return false
 }
 
 // attachmentOf returns whose device this is: by its leases or its alias, where

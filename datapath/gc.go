@@ -96,9 +96,12 @@ func collectDeadEntries(remove bool) (list []Leftover, err error) {
 	for _, addr := range slices.SortedFunc(maps.Keys(dead.Endpoints), netip.Addr.Compare) {
 		list = append(list, Leftover{"entry", "endpoints " + addr.String(), "device " + strconv.Itoa(dead.Endpoints[addr])})
 	}
-	for name, indexes := range map[string][]int{"devices": dead.Devices, "uplinks": dead.Uplinks} {
-		for _, index := range indexes {
-			list = append(list, Leftover{"entry", fmt.Sprintf("%s %d", name, index), "device " + strconv.Itoa(index)})
+	for _, of := range []struct {
+		name    string
+		indexes []int
+	}{{"devices", dead.Devices}, {"uplinks", dead.Uplinks}} {
+		for _, index := range of.indexes {
+			list = append(list, Leftover{"entry", fmt.Sprintf("%s %d", of.name, index), "device " + strconv.Itoa(index)})
 		}
 	}
 	if !remove || len(list) == 0 {
@@ -141,16 +144,13 @@ func Holds(a Attachment, addr netip.Addr) (bool, error) {
 	if !isNotFound(err) {
 		return true, fmt.Errorf("read device %s: %w", a.Device(), err)
 	}
-	routes, err := netlink.RouteGetWithOptions(ipOf(addr), &netlink.RouteGetOptions{FIBMatch: true})
-	if err != nil && !isUnreachable(err) {
-		return true, fmt.Errorf("look up route to %s: %w", addr, err)
+	route, err := routeTo(addr)
+	if err != nil {
+		return true, err
 	}
-	if len(routes) == 0 {
-		return false, nil
+	if route == nil || route.Dst == nil {
+		return false, nil // by the default route: nobody here has it
 	}
-	if routes[0].Dst == nil {
-		return false, nil // the default route: nobody here has it
-	}
-	ones, _ := routes[0].Dst.Mask.Size()
-	return ones > 0 && (routes[0].Protocol != RouteProtocol || routes[0].Type == unix.RTN_UNICAST), nil
+	ones, _ := route.Dst.Mask.Size()
+	return ones > 0 && (route.Protocol != RouteProtocol || isClaim(route)), nil
 }

@@ -216,14 +216,25 @@ func isUnreachable(err error) bool {
 }
 
 func isClaimed(addr netip.Addr) (bool, error) {
+	route, err := routeTo(addr)
+	return route != nil && isClaim(route), err
+}
+
+// isClaim says whether a route is an endpoint's to one of its addresses.
+func isClaim(route *netlink.Route) bool {
+	return route.Protocol == RouteProtocol && route.Type == unix.RTN_UNICAST
+}
+
+// routeTo returns the node's route to an address, nil where it has none.
+func routeTo(addr netip.Addr) (*netlink.Route, error) {
 	routes, err := netlink.RouteGetWithOptions(ipOf(addr), &netlink.RouteGetOptions{FIBMatch: true})
-	switch {
-	case isUnreachable(err):
-		return false, nil
-	case err != nil:
-		return false, fmt.Errorf("look up route to %s: %w", addr, err)
+	if err != nil && !isUnreachable(err) {
+		return nil, fmt.Errorf("look up route to %s: %w", addr, err)
 	}
-	return len(routes) > 0 && routes[0].Protocol == RouteProtocol && routes[0].Type == unix.RTN_UNICAST, nil
+	if err != nil || len(routes) == 0 {
+		return nil, nil
+	}
+	return &routes[0], nil
 }
 
 // releaseSubnets removes what the subnets of the freed addresses have once,

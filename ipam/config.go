@@ -13,9 +13,9 @@ import (
 	"strings"
 )
 
-// defaultDataDir is host-local's, so that a node's leases are found where they
-// are.
-const defaultDataDir = "/var/lib/cni/networks"
+// DefaultDataDir is where host-local keeps a directory of leases for each
+// network, unless the configuration has another ipam.dataDir.
+const DefaultDataDir = "/var/lib/cni/networks"
 
 // nameRule is the CNI library's rule for network names. The name becomes part of
 // a path.
@@ -91,7 +91,7 @@ func parseConfig(stdin []byte, args string) (*config, error) {
 	}
 	c := &config{name: raw.Name, dataDir: raw.IPAM.DataDir, resolvConf: raw.IPAM.ResolvConf}
 	if c.dataDir == "" {
-		c.dataDir = defaultDataDir
+		c.dataDir = DefaultDataDir
 	}
 	var err error
 	if c.requests, err = newRequests(&raw, args); err != nil {

@@ -11,10 +11,6 @@ import (
 	"time"
 )
 
-// DefaultDataDir is where host-local keeps a directory of leases for each
-// network, unless the configuration has another ipam.dataDir.
-const DefaultDataDir = defaultDataDir
-
 // Listed is a lease as it lies in its directory.
 type Listed struct {
 	Lease

@@ -99,27 +99,6 @@ func (n *Node) Forget(index int) error {
 	})
 }
 
-// Collect removes what is published of devices that are not alive.
-func (n *Node) Collect(alive func(index int) bool) error {
-	endpoints, err := n.endpoints()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for addr, ep := range endpoints {
-		if !alive(ep.IfIndex) {
-			errs = append(errs, n.Delete(addr, ep.IfIndex))
-		}
-	}
-	devices, err := entries[uint32, bpf.ZiplineDevice](n.maps[bpf.ZiplineMapDevices])
-	for index := range devices {
-		if !alive(int(index)) {
-			errs = append(errs, n.Forget(int(index)))
-		}
-	}
-	return errors.Join(append(errs, err, n.collectUplinks(alive))...)
-}
-
 func (n *Node) endpoints() (map[netip.Addr]Endpoint, error) {
 	values, err := entries[bpf.ZiplineAddress, bpf.ZiplineEndpoint](n.maps[bpf.ZiplineMapEndpoints])
 	if err != nil {

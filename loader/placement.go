@@ -65,7 +65,7 @@ func (s Site) placements() ([]Placement, error) {
 	return append(all, pins...), err
 }
 
-// pinplacements lists the pinned programs of this layout.
+// pinPlacements lists the pinned programs of this layout.
 func (s Site) pinPlacements() ([]Placement, error) {
 	name, err := NodeName()
 	if err != nil {

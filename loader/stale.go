@@ -14,41 +14,7 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/zipline-cni/zipline/bpf"
 )
-
-// Dead is what the maps say of devices that are not alive.
-type Dead struct {
-	Endpoints map[netip.Addr]int
-	Devices   []int
-	Uplinks   []int
-}
-
-// Dead lists what [Node.Collect] would remove.
-func (n *Node) Dead(alive func(index int) bool) (*Dead, error) {
-	endpoints, err := n.endpoints()
-	if err != nil {
-		return nil, err
-	}
-	dead := &Dead{Endpoints: map[netip.Addr]int{}}
-	for addr, ep := range endpoints {
-		if !alive(ep.IfIndex) {
-			dead.Endpoints[addr] = ep.IfIndex
-		}
-	}
-	devices, err := entries[uint32, bpf.ZiplineDevice](n.maps[bpf.ZiplineMapDevices])
-	for index := range devices {
-		if !alive(int(index)) {
-			dead.Devices = append(dead.Devices, int(index))
-		}
-	}
-	uplinks, uplinkErr := n.Uplinks()
-	dead.Uplinks = slices.DeleteFunc(uplinks, alive)
-	slices.Sort(dead.Devices)
-	slices.Sort(dead.Uplinks)
-	return dead, errors.Join(err, uplinkErr)
-}
 
 // ErrNotAllSeen says that not every network namespace of the machine can be seen
 // from here, so that none can be called dead.

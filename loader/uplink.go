@@ -111,15 +111,3 @@ func (n *Node) hasEndpoints() bool {
 	err := n.maps[bpf.ZiplineMapEndpoints].NextKey(nil, &first)
 	return !errors.Is(err, ebpf.ErrKeyNotExist)
 }
-
-// collectUplinks removes the uplinks that are not alive.
-func (n *Node) collectUplinks(alive func(index int) bool) error {
-	indexes, err := n.Uplinks()
-	errs := []error{err}
-	for _, index := range indexes {
-		if !alive(index) {
-			errs = append(errs, remove(n.maps[bpf.ZiplineMapUplinks], uint32(index)))
-		}
-	}
-	return errors.Join(errs...)
-}

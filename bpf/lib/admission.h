@@ -3,6 +3,12 @@
 #define ZIPLINE_ADMISSION_H
 
 /*
+ * What is carried meets no rule. So each direction of a flow has to go through
+ * the stack again and again, and is carried while a packet of it has lately come
+ * out there. The conntrack entry itself remembers that.
+ */
+
+/*
  * How long a direction of a flow may stay away from the stack, in seconds: a
  * new rule meets an old flow within twice that.
  */

@@ -2,6 +2,11 @@
 #ifndef ZIPLINE_ARP_H
 #define ZIPLINE_ARP_H
 
+/*
+ * Containers ask for each other's MAC as on one link, but nothing is flooded from
+ * one host veth to the others: requests for those of this node are answered here.
+ */
+
 #define ARPHRD_ETHER 1
 #define ARPOP_REQUEST 1
 #define ARPOP_REPLY 2

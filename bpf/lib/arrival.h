@@ -2,6 +2,11 @@
 #ifndef ZIPLINE_ARRIVAL_H
 #define ZIPLINE_ARRIVAL_H
 
+/*
+ * What the stack asks of a packet from outside before it believes it, and the
+ * conntrack entry does not say. The answer holds for a tick (route.h).
+ */
+
 /* Does the answer leave by the device that the packet came by? */
 static __always_inline int reverse_path(struct __sk_buff *skb, const struct route_key *back, const struct flow *flow,
 					bool v4, const struct endpoint *dest)

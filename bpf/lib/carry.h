@@ -2,6 +2,8 @@
 #ifndef ZIPLINE_CARRY_H
 #define ZIPLINE_CARRY_H
 
+/* The two ways on for a packet of an established flow: into a container of this node, or out by an uplink. */
+
 /* A packet of an established flow to a container of this node. */
 static __always_inline int carry_local(struct __sk_buff *skb, const struct packet *pkt,
 				       const struct flow *flow, bool v4,

@@ -2,6 +2,8 @@
 #ifndef ZIPLINE_CONNTRACK_H
 #define ZIPLINE_CONNTRACK_H
 
+/* What is asked of the kernel's conntrack, by its own functions: the entry of a packet, and whether it may be carried. */
+
 /* The first 12 bytes of the kernel's struct, which every kernel with the kfunc accepts. */
 struct bpf_ct_opts {
 	__s32 netns_id;

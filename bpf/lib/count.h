@@ -2,6 +2,8 @@
 #ifndef ZIPLINE_COUNT_H
 #define ZIPLINE_COUNT_H
 
+/* What became of the packets: counted by network, and by the container that sent them. */
+
 #define NETWORK_NAME_LEN 64
 #define NETWORK_SLOTS 16
 

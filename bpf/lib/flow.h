@@ -2,6 +2,11 @@
 #ifndef ZIPLINE_FLOW_H
 #define ZIPLINE_FLOW_H
 
+/*
+ * What the conntrack entry says of a packet: how it leaves and, by the node that
+ * the entry belongs to, what only the stack can decide about it.
+ */
+
 /**
  * struct flow - what conntrack does to a packet
  * @saddr: source address to leave with

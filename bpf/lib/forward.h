@@ -2,6 +2,8 @@
 #ifndef ZIPLINE_FORWARD_H
 #define ZIPLINE_FORWARD_H
 
+/* Steps 4 to 6 of a packet's way (docs/architecture.md): what conntrack knows of it decides whether it is carried. */
+
 /**
  * forward_direct() - a packet that conntrack does not know, between neighbours
  * @skb: the packet

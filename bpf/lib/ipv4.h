@@ -2,6 +2,8 @@
 #ifndef ZIPLINE_IPV4_H
 #define ZIPLINE_IPV4_H
 
+/* What is IPv4's own in the programs: its header, and which packets are plain enough to be carried. */
+
 /**
  * ipv4_plain() - is this a whole TCP or UDP packet to one receiver, with no options?
  * @ip: its header

@@ -2,6 +2,8 @@
 #ifndef ZIPLINE_IPV6_H
 #define ZIPLINE_IPV6_H
 
+/* What is IPv6's own in the programs: its headers, and which packets are plain enough to be carried. */
+
 #define IPV6_TLV_JUMBO 194
 
 /**

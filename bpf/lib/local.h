@@ -2,6 +2,8 @@
 #ifndef ZIPLINE_LOCAL_H
 #define ZIPLINE_LOCAL_H
 
+/* The straight way between two containers of one network on this node, as on one link: no hop and no translation. */
+
 /**
  * local_destination() - the neighbour that the packet may be carried to directly
  * @skb: the packet
@@ -51,24 +53,6 @@ static __always_inline int local_deliver(struct __sk_buff *skb, const struct end
 	skb->mark = 0;
 	bpf_redirect_peer(dest->ifindex, 0);
 	return -REASON_DIRECT;
-}
-
-/**
- * frame_check() - may a frame like this be carried past the stack at all?
- * @skb: the packet
- *
- * PACKET_HOST says that the frame is addressed to the host veth's own MAC, as
- * it is at this moment.
- */
-static __always_inline int frame_check(struct __sk_buff *skb)
-{
-	if (skb->vlan_present)
-		return -REASON_NEXT_VLAN;
-	if (skb->pkt_type == PACKET_OTHERHOST)
-		return -REASON_NEXT_OTHERHOST;
-	if (skb->pkt_type != PACKET_HOST)
-		return -REASON_NEXT_GROUP;
-	return 0;
 }
 
 #endif

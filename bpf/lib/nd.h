@@ -2,6 +2,8 @@
 #ifndef ZIPLINE_ND_H
 #define ZIPLINE_ND_H
 
+/* For IPv6 what arp.h is for IPv4: a neighbour on this node, whom no multicast reaches, is answered for here. */
+
 #define ND_SOLICITATION 135
 #define ND_ADVERTISEMENT 136
 #define ND_OPT_SOURCE_LL 1

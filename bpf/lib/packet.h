@@ -2,6 +2,8 @@
 #ifndef ZIPLINE_PACKET_H
 #define ZIPLINE_PACKET_H
 
+/* What is read of a packet, the same for all that decide about it: headers, addresses, ports, size. */
+
 /**
  * packet_header() - a header of the packet, for reading
  * @skb: the packet
@@ -117,6 +119,24 @@ static __always_inline bool mac_equal(const __u8 *a, const __u8 *b)
 static __always_inline void mac_copy(__u8 *to, const __u8 *from)
 {
 	__builtin_memcpy(to, from, ETH_ALEN);
+}
+
+/**
+ * frame_check() - may a frame like this be carried past the stack at all?
+ * @skb: the packet
+ *
+ * PACKET_HOST says that the frame is addressed to the host veth's own MAC, as
+ * it is at this moment.
+ */
+static __always_inline int frame_check(struct __sk_buff *skb)
+{
+	if (skb->vlan_present)
+		return -REASON_NEXT_VLAN;
+	if (skb->pkt_type == PACKET_OTHERHOST)
+		return -REASON_NEXT_OTHERHOST;
+	if (skb->pkt_type != PACKET_HOST)
+		return -REASON_NEXT_GROUP;
+	return 0;
 }
 
 /**

@@ -2,6 +2,8 @@
 #ifndef ZIPLINE_REASON_H
 #define ZIPLINE_REASON_H
 
+/* The words for what became of a packet: the same for the programs, the loader and people. */
+
 /**
  * enum reason - why a packet met its verdict
  *

@@ -2,6 +2,8 @@
 #ifndef ZIPLINE_REWRITE_H
 #define ZIPLINE_REWRITE_H
 
+/* A carried packet leaves as the stack would have sent it: translated, one hop on, its checksums right. */
+
 /* The one's complement sum that new words add and old words take away. */
 static __always_inline __u32 checksum_fold(__u64 sum)
 {

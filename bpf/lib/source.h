@@ -2,6 +2,8 @@
 #ifndef ZIPLINE_SOURCE_H
 #define ZIPLINE_SOURCE_H
 
+/* What a container may say that it is: an address leased to its device and, where that is asked for, its own MAC. */
+
 /**
  * source_check_mac() - the check for what has no leased source address by nature
  * @skb: the packet

@@ -2,6 +2,8 @@
 #ifndef ZIPLINE_VERDICT_H
 #define ZIPLINE_VERDICT_H
 
+/* The one exit of the programs: a reason becomes a count, a verdict and, while somebody traces, an event. */
+
 /*
  * What a program leaves in skb->cb[4], the scratch space of tc programs, for
  * the tracer (trace.c): VERDICT_MARK | hook << 8 | reason.

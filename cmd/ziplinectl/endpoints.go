@@ -74,8 +74,9 @@ RECEIVED is all that came to the container, BY-EBPF the part of it that eBPF
 delivered past the stack: what the container's device received and the device on
 the node did not send. Kernels before 6.7 (and stable ones without "bpf: Fix
 dev's rx stats for bpf_redirect_peer traffic") do not count what is delivered so;
-there both lack it. SENT is all that the container sent, whoever carried it on:
-that is not counted by endpoint.`,
+there both lack it. SENT is all that the container sent, and the BY-EBPF and
+DROPPED after it are the packets of it that the programs carried past the stack
+or answered, and that they dropped.`,
 		Example: `  ziplinectl endpoints
   ziplinectl endpoints 4f1c -o wide
   ziplinectl endpoints --network pods --address 10.62.0.0/24 -o json`,

@@ -91,29 +91,27 @@ func collectLeftovers(remove bool, dataDirs []string) ([]leftoverJSON, error) {
 		return list, err
 	}
 	site := loader.Site{}
-	paths, err := site.StalePaths()
-	if err != nil {
-		return list, err
-	}
-	for _, path := range paths {
-		if remove {
-			if err := site.RemoveStale(path); err != nil {
-				return list, err
-			}
+	for _, paths := range []struct {
+		kind, of string
+		find     func() ([]string, error)
+		remove   func(string) error
+	}{
+		{"pin", "device that is gone", prog.Severed, prog.RemoveSevered},
+		// Last: where not all namespaces can be seen, it is the only thing that cannot be told.
+		{"node", "network namespace that is gone", site.StalePaths, site.RemoveStale},
+	} {
+		found, err := paths.find()
+		if err != nil {
+			return list, err
 		}
-		list = append(list, leftoverJSON{"node", path, "network namespace that is gone"})
-	}
-	pins, err := prog.Severed()
-	if err != nil {
-		return list, err
-	}
-	for _, path := range pins {
-		if remove {
-			if err := prog.RemoveSevered(path); err != nil {
-				return list, err
+		for _, path := range found {
+			if remove {
+				if err := paths.remove(path); err != nil {
+					return list, err
+				}
 			}
+			list = append(list, leftoverJSON{paths.kind, path, paths.of})
 		}
-		list = append(list, leftoverJSON{"pin", path, "device that is gone"})
 	}
 	return list, nil
 }

@@ -75,6 +75,10 @@ func TestGCRemovesWhatADeadContainerLeft(t *testing.T) {
 	if diff := before.Diff(w.Node.Snapshot(t)); len(diff) != 0 {
 		t.Errorf("gc --dry-run changed the node:\n%s", strings.Join(diff, "\n"))
 	}
+	// Where not all namespaces can be seen, all the rest is found.
+	if out := w.Node.MustRun(t, "unshare", "--pid", "--fork", w.path, "gc", "--dry-run", "-o", "json"); !strings.Contains(out, "/sys/fs/bpf/dies") || strings.Contains(out, "999999999") {
+		t.Errorf("in a PID namespace of its own gc would remove %s", out)
+	}
 	removed := w.leftovers()
 	for kind, want := range map[string][]string{
 		"lease":   {"net " + b.v4.String(), "net " + b.v6.String()},

@@ -97,11 +97,11 @@ func TestMonitor(t *testing.T) {
 		t.Helper()
 		at := -1
 		for _, key := range keys {
-			next := slices.Index(order, key)
-			if next < at {
-				t.Errorf("%s comes before what it follows: %q", key, order)
+			found := slices.Index(order, key)
+			if found <= at {
+				t.Errorf("%s is not after what it follows: %q", key, order)
 			}
-			at = next
+			at = found
 		}
 		order = nil
 	}

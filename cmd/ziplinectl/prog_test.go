@@ -16,25 +16,23 @@ func TestProgramsOfOthersStandAroundOurs(t *testing.T) {
 	a, b := w.attach(steerConfig(nil), false), w.attach(steerConfig(nil), false)
 	object := filepath.Join(testutil.RepoRoot(t), "loader/prog/testdata/marks.o")
 	// order is what the kernel says, and prog list.
-	order := func() (names []string) {
+	order := func() []string {
 		t.Helper()
-		var want []string
+		var names, want []string
 		for _, line := range w.Node.Programs(t, a.device) {
 			if name, ok := strings.CutPrefix(line, "ingress "); ok {
 				want = append(want, name)
 			}
 		}
-		defer func() {
-			if !slices.Equal(names, want) {
-				t.Errorf("prog list has %v, the kernel %v", names, want)
-			}
-		}()
 		var list []progJSON
 		w.ctlJSON(&list, "prog", "list", "--dev", a.device)
 		for _, p := range list {
 			if p.Direction == "ingress" {
 				names = append(names, p.Program)
 			}
+		}
+		if !slices.Equal(names, want) {
+			t.Errorf("prog list has %v, the kernel %v", names, want)
 		}
 		return names
 	}

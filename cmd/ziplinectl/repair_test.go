@@ -70,7 +70,7 @@ var damages = []damage{
 	{"the rules", "rule", "nft flush table inet zipline"},
 	{"the whole ruleset", "table inet zipline", "nft flush ruleset"},
 	{"all map entries", "endpoint map entry", `for m in endpoints devices uplinks; do p=$(ls -d /sys/fs/bpf/zipline/*/v*)/$m
-		bpftool -j map dump pinned $p | python3 -c 'import json, sys; [print(*e["key"]) for e in json.load(sys.stdin)]' | while read k; do bpftool map delete pinned $p key $k; done; done`},
+		bpftool -j map dump pinned $p | grep -o '"key":\[[^]]*]' | sed 's/"key":\[//; s/[]"]//g; s/,/ /g' | while read k; do bpftool map delete pinned $p key $k; done; done`},
 }
 
 // nested are the damages behind which others show, or with which others are mended:

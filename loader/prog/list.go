@@ -68,7 +68,7 @@ type Attached struct {
 	Handle   uint32
 }
 
-// ErrNoDevice says that no device has a name.
+// ErrNoDevice says that no device has the name.
 var ErrNoDevice = errors.New("there is no device")
 
 // List lists the programs on a device, or with "" on all devices. Returns

@@ -38,7 +38,7 @@ type Details struct {
 	AttachedTo []Attached
 }
 
-// ErrNoProgram says that no program has an id or name.
+// ErrNoProgram says that no program has the id or name.
 var ErrNoProgram = errors.New("there is no such program")
 
 // Show returns the details of a program, named by its id, or by its name where
