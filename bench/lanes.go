@@ -15,6 +15,16 @@ import (
 	"github.com/zipline-cni/zipline/internal/testrig"
 )
 
+// The paths that only a run of cases has.
+const (
+	// HostPort is from another host to a port of the node, behind which there is
+	// a container.
+	HostPort Path = "host port"
+	// Service is from a container to a service's address, behind which there is
+	// another container of its node.
+	Service Path = "service"
+)
+
 // newWire makes two namespaces joined by a veth pair: a world's node and the host
 // outside of it, before anybody has made anything in either. There is one way.
 func newWire(tb testing.TB) (map[Path]lane, error) {
