@@ -17,8 +17,10 @@ import (
 // not interrupt a thread that waits in a system call it knows nothing of.
 const Env = "GODEBUG=asyncpreemptoff=1"
 
-// Role is what an end does. The ends of a connection are Ping and Echo, or Send
-// and Receive. Ping and Receive measure; the others go on until they are done.
+// Role is what an end does. The two ends are Ping and Echo, Call and Answer, or
+// Send and Receive. The first two of these pairs are client and server; the last
+// ones are either. Ping, Call and Receive measure; the others go on until they are
+// told that it is over.
 type Role string
 
 // The roles.
@@ -27,6 +29,10 @@ const (
 	Ping Role = "ping"
 	// Echo sends back what it gets until its peer closes.
 	Echo Role = "echo"
+	// Call connects, sends a byte, waits for one, closes, and connects again.
+	Call Role = "call"
+	// Answer accepts connections and sends back what it gets over them.
+	Answer Role = "answer"
 	// Send sends until its peer closes.
 	Send Role = "send"
 	// Receive takes what it gets.
@@ -48,6 +54,10 @@ type End struct {
 	Role Role
 	// Network is "tcp" or "udp".
 	Network string
+	// Connections is how many there are at a time.
+	Connections int
+	// Size is the payload of the datagrams of Send and Receive.
+	Size int
 	// CPU is where it runs, or [AnyCPU].
 	CPU int
 	// Warmup is the time before the measurement and Duration the time of it,
@@ -60,17 +70,26 @@ type End struct {
 type Measurement struct {
 	// Seconds that it took.
 	Seconds float64
-	// Units are transactions or bytes.
+	// Units are transactions, bytes, or datagrams that have arrived.
 	Units uint64
 	// Busy seconds of all the machine's CPUs meanwhile, whoever used them.
 	Busy float64
-	// Lost datagrams, which were sent again.
+	// Sent datagrams, where Units are those that have arrived.
+	Sent uint64
+	// Lost datagrams. Ping sends them again.
 	Lost uint64
+	// Latency of the transactions.
+	Latency Latency
 	// Thread is the CPU time of the end's thread from the first packet to the
 	// last one, and Total the units of that time: the warm-up is in both.
 	Thread float64
 	Total  uint64
+	// User is the part of Thread that was spent outside the kernel.
+	User float64
 }
+
+// Latency holds quantiles of the times that transactions took, in seconds.
+type Latency struct{ P50, P99, P999 float64 }
 
 // Run does the end's part on a connected socket. The calling goroutine has to be
 // locked to its thread, as [InNamespace] does.
