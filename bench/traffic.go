@@ -113,7 +113,7 @@ func (r *flowRun) sample(s FlowSample, l lane) error {
 	if err != nil {
 		return err
 	}
-	m, err := r.measure(l, s.Workload)
+	m, err := r.measure(l, s.Workload, max(s.Connections, 1))
 	if err != nil {
 		return err
 	}
@@ -121,11 +121,10 @@ func (r *flowRun) sample(s FlowSample, l lane) error {
 	if err != nil {
 		return err
 	}
-	s.Seconds, s.Units, s.Busy, s.Lost = m.Seconds, m.Units, m.Busy, m.Lost
-	s.Threads, s.Total = m.Thread, m.Total
+	s.take(m)
 	if l.proof != nil {
 		transactions := s.Units
-		if s.Workload.bulk() {
+		if !s.Workload.pingPong() {
 			transactions = 0 // who knows how many packets it takes
 		}
 		s.Carried, s.Invalid = l.proof.judge(before, after, transactions)

@@ -97,7 +97,7 @@ func TestInterruptedTrafficReturnsSoon(t *testing.T) {
 
 func TestTrafficRefusesWhatItDoesNotKnow(t *testing.T) {
 	for want, change := range map[string]func(*bench.FlowOptions){
-		"no such workload": func(o *bench.FlowOptions) { o.Workloads = []bench.Workload{"TCP_CRR"} },
+		"no such workload": func(o *bench.FlowOptions) { o.Workloads = []bench.Workload{"TCP_XYZ"} },
 		"no such subject":  func(o *bench.FlowOptions) { o.Subjects = []bench.Subject{"ptp"} },
 		"placement":        func(o *bench.FlowOptions) { o.Placement = "nowhere" },
 	} {
