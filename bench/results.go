@@ -2,7 +2,10 @@
 
 package bench
 
-import "time"
+import (
+	"io"
+	"time"
+)
 
 // ResultsVersion is the version of the format of [Results]. A reader refuses another one.
 const ResultsVersion = 1
@@ -35,8 +38,13 @@ type Results struct {
 	Crosschecks []Crosscheck `json:"crosschecks"`
 }
 
-// Failure is a case that a run went on without. Its samples from before count.
+// WriteJSON writes all of it.
+func (r *Results) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
+
+// Failure is a case, or a part of all of them, that a run went on without. The
+// samples from before count.
 type Failure struct {
+	// Subject is the case's name, or empty.
 	Subject Subject `json:"subject"`
 	// What was done, such as "build the network" or "off node, TCP_RR, 32 connections".
 	What string `json:"what"`
