@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -21,6 +23,10 @@ import (
 // AgentCommand is the first argument that makes a program which measures become
 // an agent: it has to call [ServeAgent] then, and nothing else.
 const AgentCommand = "agent"
+
+// makers is how many containers an agent makes at a time. The kernel registers
+// their devices one by one, but much of a namespace is made before.
+const makers = 4
 
 // netnsDir is where the containers' namespaces are bound to names.
 const netnsDir = "/run/netns"
@@ -129,20 +135,23 @@ func (a *agent) serve(req request) (reply, error) {
 // makeContainers makes network namespaces until there are n, with lo up as
 // runtimes leave it.
 func (a *agent) makeContainers(n int) error {
-	result := make(chan error)
-	go func() {
-		// Never unlocked: the thread dies with the goroutine, so that nothing
-		// else runs in the last container.
-		runtime.LockOSThread()
-		for ; a.containers < n; a.containers++ {
-			if err := makeContainer(containerPath(a.containers)); err != nil {
-				result <- err
-				return
+	var workers sync.WaitGroup
+	var last atomic.Int64
+	last.Store(int64(a.containers) - 1)
+	errs := make([]error, makers)
+	for i := range errs {
+		workers.Go(func() {
+			// Never unlocked: the thread dies with the goroutine, so that nothing
+			// else runs in the last container.
+			runtime.LockOSThread()
+			for c := int(last.Add(1)); c < n && errs[i] == nil; c = int(last.Add(1)) {
+				errs[i] = makeContainer(containerPath(c))
 			}
-		}
-		result <- nil
-	}()
-	return <-result
+		})
+	}
+	workers.Wait()
+	a.containers = max(a.containers, n)
+	return errors.Join(errs...)
 }
 
 // makeContainer moves the calling thread to a new network namespace and binds

@@ -19,16 +19,17 @@ type Options struct {
 	// them from the Go module proxy, or to take those that were built before.
 	Plugins string
 	// Rounds is the number of paired rounds at MainSize; at the other sizes a
-	// third of it.
+	// third of it, but not less than leastRounds.
 	Rounds int
 	// MainSize is the number of endpoints at which the plugins are compared.
 	MainSize int
 	// Sizes are the numbers of endpoints to measure at, in ascending order. The
-	// bridge takes part up to BridgeMax.
+	// reference plugins take part up to ReferenceMax.
 	Sizes []int
-	// BridgeMax is the greatest size at which the bridge takes part. A bridge
-	// has 1,023 ports.
-	BridgeMax int
+	// ReferenceMax is the greatest size at which the bridge and ptp take part. A
+	// bridge has 1,023 ports; ptp has no limit, but iptables takes longer and
+	// longer to fill its node.
+	ReferenceMax int
 	// BridgeNetfilter sets net.bridge.bridge-nf-call-iptables in the nodes. With
 	// it, as on a Kubernetes node, forwarding "auto" of the plugin under test is
 	// tracked: netfilter sees all traffic. Without it is direct: eBPF carries
@@ -44,16 +45,44 @@ type Options struct {
 	Progress io.Writer
 }
 
+// leastRounds make a median.
+const leastRounds = 3
+
+// rounds returns the number of paired rounds at a size.
+func (o *Options) rounds(size int) int {
+	if size == o.MainSize {
+		return o.Rounds
+	}
+	return min(o.Rounds, max(o.Rounds/3, leastRounds))
+}
+
+// growing returns who takes part at a size in a node of that size.
+func (o *Options) growing(size int) []Subject {
+	if size > o.ReferenceMax {
+		return []Subject{Zipline}
+	}
+	return []Subject{Zipline, Bridge, PTP}
+}
+
 // DefaultOptions are those of the project's targets.
 func DefaultOptions() Options {
 	return Options{
-		Rounds: 45, MainSize: 200, Sizes: []int{1, 10, 100, 200, 500, 1000, 2000}, BridgeMax: 1000,
+		Rounds: 30, MainSize: 200, Sizes: []int{1, 10, 100, 200, 500, 1000, 2000, 4000}, ReferenceMax: 1000,
 		Burst: 200, Width: 32, Bursts: 3, Seed: 1,
 	}
 }
 
+// QuickOptions are those of a run that only shows that everything works, and
+// roughly what is to be expected.
+func QuickOptions() Options {
+	return Options{
+		Rounds: leastRounds, MainSize: 50, Sizes: []int{1, 50}, ReferenceMax: 50,
+		Burst: 20, Width: 8, Bursts: 1, Seed: 1,
+	}
+}
+
 // Attach measures ADD and DEL of the plugin under test beside the reference
-// bridge, in private nodes that end with the run, and returns its report. It
+// plugins, in private nodes that end with the run, and returns its report. It
 // needs root. The error of a plugin that fails ends the run.
 func Attach(ctx context.Context, opts Options) (*Report, error) {
 	if opts.Progress == nil {
@@ -66,6 +95,7 @@ func Attach(ctx context.Context, opts Options) (*Report, error) {
 			tb.Fatal(err)
 		}
 		report = newReport(r.opts, r.samples, r.facts)
+		report.Maps = r.maps
 	})
 	return report, err
 }
@@ -78,6 +108,9 @@ type run struct {
 	worlds  map[Subject]*world
 	samples []Sample
 	facts   Facts
+	maps    []MapMemory
+	// grown is by how much the kernel's memory grew while endpoints were added.
+	grown map[Subject]kernelGrowth
 }
 
 func newRun(tb testing.TB, opts Options) *run {
@@ -85,6 +118,7 @@ func newRun(tb testing.TB, opts Options) *run {
 	return &run{
 		session: newSession(tb, opts.Seed, opts.Progress), opts: opts,
 		plugins: newPlugins(tb, opts.Zipline, opts.Plugins), worlds: map[Subject]*world{},
+		grown: map[Subject]kernelGrowth{},
 	}
 }
 
@@ -108,7 +142,7 @@ func (r *run) measure() error {
 
 // measureFirst makes the worlds and attaches the first container of each.
 func (r *run) measureFirst() error {
-	for _, subject := range []Subject{Zipline, Bridge, Control} {
+	for _, subject := range []Subject{Zipline, Bridge, PTP, Control} {
 		w := newWorld(r.tb, r.plugins[subject], r.opts.BridgeNetfilter)
 		r.worlds[subject] = w
 		rep, err := w.mustResize(1, 1)
@@ -151,34 +185,56 @@ func (r *run) measureParallel() error {
 
 // measureSizes brings the worlds to each size in turn and measures there.
 func (r *run) measureSizes() error {
-	if _, err := r.worlds[Control].mustResize(ControlEndpoints, populateWidth); err != nil {
+	if _, err := r.worlds[Control].mustResize(ControlEndpoints, growWidth); err != nil {
 		return err
 	}
 	for _, size := range r.opts.Sizes {
-		subjects := []Subject{Zipline, Control}
-		if size <= r.opts.BridgeMax {
-			subjects = append(subjects, Bridge)
-		}
-		for _, subject := range subjects {
-			if subject == Control {
-				continue
-			}
-			r.progress(fmt.Sprintf("%s to %d endpoints", subject, size))
-			if _, err := r.worlds[subject].mustResize(size, populateWidth); err != nil {
-				return fmt.Errorf("%s at %d endpoints: %w", subject, size, err)
+		growing := r.opts.growing(size)
+		for _, subject := range growing {
+			if err := r.grow(subject, size); err != nil {
+				return fmt.Errorf("%s to %d endpoints: %w", subject, size, err)
 			}
 		}
-		r.progress(fmt.Sprintf("rounds at %d endpoints", size))
-		rounds := max(r.opts.Rounds/3, 1)
-		if size == r.opts.MainSize {
-			rounds = r.opts.Rounds
+		if err := r.measureMaps(size); err != nil {
+			return err
 		}
-		for round := range rounds {
+		subjects := append(growing, Control)
+		rounds := r.begin(fmt.Sprintf("rounds at %d endpoints", size), r.opts.rounds(size))
+		for round := range r.opts.rounds(size) {
 			if err := r.round(size, round, subjects); err != nil {
 				return fmt.Errorf("round at %d endpoints: %w", size, err)
 			}
+			rounds.advance(1)
 		}
 	}
+	r.facts.KernelMemory = kernelMemoryPerEndpoint(r.grown)
+	return nil
+}
+
+// growStep is how many endpoints are added between two looks at the progress.
+const growStep = 100
+
+// grow adds endpoints up to a size. The nodes grow one after the other, for the
+// kernel's memory to tell whose growth it was.
+func (r *run) grow(subject Subject, size int) error {
+	w := r.worlds[subject]
+	if w.present >= size {
+		return nil
+	}
+	// Namespaces are none of the plugin's work.
+	if err := w.makeContainers(size + 1); err != nil {
+		return err
+	}
+	before, first := kernelMemory(), w.present
+	added := r.begin(fmt.Sprintf("%s to %d endpoints", subject, size), size-first)
+	for w.present < size {
+		step := min(growStep, size-w.present)
+		if _, err := w.mustResize(w.present+step, growWidth); err != nil {
+			return err
+		}
+		added.advance(step)
+	}
+	r.grown[subject] = r.grown[subject].add(size-first, kernelMemory()-before)
 	return nil
 }
 

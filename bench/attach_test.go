@@ -39,7 +39,7 @@ func smallRun(t *testing.T) bench.Options {
 	opts := bench.DefaultOptions()
 	opts.Plugins = reference.Plugins(t)
 	opts.Zipline = reference.BuildZipline(t)
-	opts.Rounds, opts.MainSize, opts.Sizes, opts.BridgeMax = 4, 3, []int{1, 3, 5}, 3
+	opts.Rounds, opts.MainSize, opts.Sizes, opts.ReferenceMax = 4, 3, []int{1, 3, 5}, 3
 	opts.Burst, opts.Width, opts.Bursts = 6, 3, 1
 	return opts
 }
@@ -54,15 +54,46 @@ func TestRunMeasuresEveryPhase(t *testing.T) {
 	}
 	for _, row := range report.Rows {
 		times := row.Times[bench.Zipline]
-		if times.P50 <= 0 || times.CPU <= 0 || row.ToControl == nil || (row.ToBridge == nil) != (row.Endpoints > 3) {
+		reference := row.Endpoints <= 3
+		_, ptp := row.Times[bench.PTP]
+		rounds := 3
+		if row.Endpoints == 3 {
+			rounds = 4
+		}
+		if times.P50 <= 0 || times.CPU <= 0 || times.Count != rounds ||
+			row.ToControl == nil || (row.ToBridge != nil) != reference || ptp != reference {
 			t.Errorf("row is incomplete: %+v", row)
 		}
 	}
+	checkMaps(t, report.Maps)
 	var text bytes.Buffer
 	if err := report.WriteText(&text); err != nil {
 		t.Error(err)
 	}
 	t.Log("\n" + text.String())
+}
+
+// checkMaps wants every map with a size, and the endpoints to take more in a node
+// that has more.
+func checkMaps(t *testing.T, maps []bench.MapMemory) {
+	t.Helper()
+	bytes := map[string]map[int]uint64{}
+	for _, m := range maps {
+		if bytes[m.Name] == nil {
+			bytes[m.Name] = map[int]uint64{}
+		}
+		bytes[m.Name][m.Endpoints] = m.Bytes
+	}
+	for _, name := range []string{"endpoints", "devices", "programs"} {
+		of := bytes[name]
+		if len(of) != 3 || of[1] == 0 || name == "programs" && of[5] != of[1] {
+			t.Errorf("memory of %s: %v", name, of)
+		}
+	}
+	// Exact from Linux 6.4 on; before, it is what there can be at most.
+	if of := bytes["endpoints"]; of[5] < of[1] {
+		t.Errorf("endpoints take %v bytes", of)
+	}
 }
 
 func TestPluginNeedsNoOtherProgram(t *testing.T) {

@@ -30,7 +30,7 @@ func (r *caseRun) measureAttach(ctx context.Context) error {
 	select {
 	case <-done:
 		if attach != nil {
-			r.results.Attach, r.results.Facts = attach.samples, attach.facts
+			r.results.Attach, r.results.Facts, r.results.Maps = attach.samples, attach.facts, attach.maps
 		}
 	case <-time.After(agentPatience):
 		// Interrupted, and at work still: it ends with the process.

@@ -25,6 +25,11 @@ type Facts struct {
 	// FloorRSS is what an execution's peak memory shows at least; see
 	// [Sample].MaxRSS.
 	FloorRSS int64 `json:"floorRSS"`
+	// KernelMemory is by how many bytes the kernel's memory grew for an endpoint,
+	// on average: what it cannot give back, of the whole machine, whatever else
+	// ran meanwhile. The containers' namespaces were there before, their devices
+	// are in it. Empty where the nodes grew too little to tell.
+	KernelMemory map[Subject]float64 `json:"kernelMemory,omitempty"`
 }
 
 func (r *run) measureFacts() error {
@@ -36,7 +41,7 @@ func (r *run) measureFacts() error {
 		Processes: map[Subject]int{}, Programs: map[Subject]int{}, Sprung: map[Subject][]string{},
 		BinarySize: info.Size(),
 	}
-	for _, subject := range []Subject{Zipline, Bridge} {
+	for _, subject := range []Subject{Zipline, Bridge, PTP} {
 		w := newWorld(r.tb, r.plugins[subject], r.opts.BridgeNetfilter)
 		if err := r.countProcesses(subject, w); err != nil {
 			return err

@@ -17,8 +17,8 @@ import (
 // systemPath is the PATH that plugins see, as under a service manager.
 const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// config is the network configuration of both plugins, less its type. Where a key has no meaning for one of them, it has to
-// cost that one nothing.
+// config is the network configuration of all plugins, less its type. Where a key
+// has no meaning for one of them, it has to cost that one nothing.
 const config = `{"cniVersion":"1.0.0","name":"bench","type":%q,"bridge":"bench0","isGateway":true,` +
 	`"ipMasq":true,"ipMasqBackend":"iptables",` +
 	`"ipam":{"type":"host-local","subnet":"10.64.0.0/16","routes":[{"dst":"0.0.0.0/0"}]}}`
@@ -38,7 +38,7 @@ func newPlugins(tb testing.TB, program, dir string) map[Subject]Plugin {
 			Config: fmt.Sprintf(config, name),
 		}
 	}
-	return map[Subject]Plugin{Zipline: plugin("zipline"), Control: plugin("zipline"), Bridge: plugin("bridge")}
+	return map[Subject]Plugin{Zipline: plugin("zipline"), Control: plugin("zipline"), Bridge: plugin("bridge"), PTP: plugin("ptp")}
 }
 
 // pluginDirs returns where plugins are found by their types: the one under test in

@@ -24,10 +24,11 @@ type Report struct {
 	First map[Subject]float64 `json:"first"`
 	// MaxRSS is the peak memory of an ADD of the plugin under test after the
 	// first on a node, in bytes.
-	MaxRSS  int64    `json:"maxRSS"`
-	Facts   Facts    `json:"facts"`
-	Targets []Target `json:"targets"`
-	Samples []Sample `json:"samples"`
+	MaxRSS  int64       `json:"maxRSS"`
+	Facts   Facts       `json:"facts"`
+	Maps    []MapMemory `json:"maps"`
+	Targets []Target    `json:"targets"`
+	Samples []Sample    `json:"samples"`
 }
 
 // Row is one verb at one number of endpoints.
@@ -85,7 +86,7 @@ func newRows(samples []Sample, phase Phase, seed uint64) []Row {
 func newRow(samples []Sample, phase Phase, verb string, endpoints int, seed uint64) Row {
 	row := Row{Endpoints: endpoints, Verb: verb, Times: map[Subject]Times{}}
 	of := func(s Subject) []Sample { return selectSamples(samples, phase, s, verb, endpoints) }
-	for _, subject := range []Subject{Zipline, Bridge, Control} {
+	for _, subject := range []Subject{Zipline, Bridge, PTP, Control} {
 		if found := of(subject); len(found) > 0 {
 			row.Times[subject] = newTimes(found)
 		}

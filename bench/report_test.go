@@ -42,6 +42,7 @@ func goodFacts() Facts {
 		Programs:   map[Subject]int{Zipline: 1, Bridge: 11},
 		Sprung:     map[Subject][]string{Bridge: {"iptables"}},
 		BinarySize: 9e6, FloorRSS: 13e6,
+		KernelMemory: map[Subject]float64{Zipline: 45e3},
 	}
 }
 
@@ -128,14 +129,22 @@ func TestTextNamesMachineTablesAndVerdicts(t *testing.T) {
 	var out bytes.Buffer
 	facts := goodFacts()
 	facts.BinarySize = 13e6
-	if err := newReport(DefaultOptions(), goodSamples(), facts).WriteText(&out); err != nil {
+	r := newReport(DefaultOptions(), goodSamples(), facts)
+	r.Maps = []MapMemory{
+		{Endpoints: 1, Name: "endpoints", Bytes: 1e6}, {Endpoints: 1, Name: programsMemory, Bytes: 2e5},
+		{Endpoints: 4000, Name: "endpoints", Bytes: 15e5},
+	}
+	if err := r.WriteText(&out); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
 		"kernel ", " CPUs (", "bridge v",
-		" 200 ADD 3 20.00 29.80 5.00 160.00 238.40 40.00 0.125 [0.125, 0.125] 1.000 ",
-		" 2000 DEL 3 24.00 35.76 6.00 - - - - 1.200 [1.200, 1.200]",
-		"zipline 1 processes (1 programs), bridge 12 (11)",
+		" 200 ADD 3 20.00 29.80 5.00 160.00 238.40 40.00 - - - 0.125 [0.125, 0.125] 1.000 ",
+		" 2000 DEL 3 24.00 35.76 6.00 - - - - - - - 1.200 [1.200, 1.200]",
+		"zipline: first ADD on a fresh node 50 ms; one ADD starts 1 processes (1 programs); ADD and DEL executed 0 forbidden programs; " +
+			"the kernel's memory grew by 45 kB per endpoint",
+		"bridge: first ADD on a fresh node 40 ms; one ADD starts 12 processes (11 programs); ADD and DEL executed 1 forbidden programs ",
+		"maps and programs take 1.20 MB with 1, 1.50 MB with 4000 endpoints",
 		"MISSED binary under 12 MB", "met peak memory of an ADD under 40 MB 20.0 MB",
 	} {
 		if !strings.Contains(strings.Join(strings.Fields(out.String()), " "), want) {

@@ -32,7 +32,8 @@ type Results struct {
 	// Attach are the samples of ADD and DEL, and Facts what is counted beside them.
 	Attach []Sample `json:"attach"`
 	Facts  Facts    `json:"facts"`
-	// Maps is the memory of the eBPF maps and nftables sets.
+	// Maps is the memory of the eBPF maps and programs. The kernel does not tell
+	// what nftables' sets take: they are in [Facts].KernelMemory.
 	Maps []MapMemory `json:"maps"`
 	// Crosschecks compare the generator with other tools.
 	Crosschecks []Crosscheck `json:"crosschecks"`
@@ -51,10 +52,11 @@ type Failure struct {
 	Why  string `json:"why"`
 }
 
-// MapMemory is what the maps of a node take with a number of endpoints.
+// MapMemory is what a map of the plugin under test takes with a number of endpoints.
 type MapMemory struct {
-	Endpoints int    `json:"endpoints"`
-	Name      string `json:"name"`
+	Endpoints int `json:"endpoints"`
+	// Name of the map; "programs" is all programs of the node, with their machine code.
+	Name string `json:"name"`
 	// Bytes of kernel memory, as the kernel says.
 	Bytes uint64 `json:"bytes"`
 }

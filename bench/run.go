@@ -62,8 +62,8 @@ func QuickRunOptions() (RunOptions, error) {
 	opts.Duration, opts.Warmup = 80*time.Millisecond, 30*time.Millisecond
 	opts.Budget, opts.Least = 25*time.Second, 2
 	opts.Growth = Growth{Sizes: []int{25}, Rounds: 2, Workloads: []Workload{TCPCRR}}
-	opts.Attach.Rounds, opts.Attach.MainSize, opts.Attach.Sizes, opts.Attach.BridgeMax = 6, 10, []int{1, 10}, 10
-	opts.Attach.Burst, opts.Attach.Width, opts.Attach.Bursts = 10, 5, 1
+	attach := QuickOptions()
+	opts.Attach = &attach
 	return opts, err
 }
 

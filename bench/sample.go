@@ -11,6 +11,8 @@ const (
 	Zipline Subject = "zipline"
 	// Bridge is the reference plugin, in a node that grows alike.
 	Bridge Subject = "bridge"
+	// PTP is the reference plugin without a bridge, in a node that grows alike.
+	PTP Subject = "ptp"
 	// Control is the plugin under test in a node that always has
 	// [ControlEndpoints].
 	Control Subject = "control"

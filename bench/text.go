@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 )
 
@@ -33,10 +34,10 @@ func newTable(w io.Writer) *tabwriter.Writer {
 
 func writeRows(w io.Writer, rows []Row) {
 	table := newTable(w)
-	_, _ = fmt.Fprint(table, "endpoints\tverb\trounds\tzipline p50\tp99\tcpu\tbridge p50\tp99\tcpu\tzipline/bridge\tto control\t\n")
+	_, _ = fmt.Fprint(table, "endpoints\tverb\trounds\tzipline p50\tp99\tcpu\tbridge p50\tp99\tcpu\tptp p50\tp99\tcpu\tzipline/bridge\tto control\t\n")
 	for _, r := range rows {
-		_, _ = fmt.Fprintf(table, "%d\t%s\t%d\t%s\t%s\t%s\t%s\t\n", r.Endpoints, r.Verb, r.Times[Zipline].Count,
-			r.Times[Zipline], r.Times[Bridge], r.ToBridge, r.ToControl)
+		_, _ = fmt.Fprintf(table, "%d\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t\n", r.Endpoints, r.Verb, r.Times[Zipline].Count,
+			r.Times[Zipline], r.Times[Bridge], r.Times[PTP], r.ToBridge, r.ToControl)
 	}
 	_ = table.Flush() // into memory
 }
@@ -53,18 +54,46 @@ func writeBursts(w io.Writer, rows []Row) {
 
 func (r *Report) writeFacts(w io.Writer) {
 	f := r.Facts
-	_, _ = fmt.Fprintf(w, "\nfirst ADD on a fresh node: zipline %.0f ms, bridge %.0f ms\n",
-		r.First[Zipline]*1e3, r.First[Bridge]*1e3)
-	_, _ = fmt.Fprintf(w, "one ADD starts: zipline %d processes (%d programs), bridge %d (%d)\n",
-		f.Processes[Zipline], f.Programs[Zipline], f.Processes[Bridge], f.Programs[Bridge])
-	_, _ = fmt.Fprintf(w, "forbidden programs that ADD and DEL executed: zipline %d, bridge %d\n",
-		len(f.Sprung[Zipline]), len(f.Sprung[Bridge]))
+	_, _ = fmt.Fprintln(w)
+	for _, s := range []Subject{Zipline, Bridge, PTP} {
+		_, _ = fmt.Fprintf(w, "%s: first ADD on a fresh node %.0f ms; one ADD starts %d processes (%d programs); "+
+			"ADD and DEL executed %d forbidden programs", s, r.First[s]*1e3, f.Processes[s], f.Programs[s], len(f.Sprung[s]))
+		if each, ok := f.KernelMemory[s]; ok {
+			_, _ = fmt.Fprintf(w, "; the kernel's memory grew by %.0f kB per endpoint", each/1e3)
+		}
+		_, _ = fmt.Fprintln(w)
+	}
+	r.writeMaps(w)
 	relation := ""
 	if r.MaxRSS <= f.FloorRSS {
 		relation = "at most " // the agent's own peak hides it
 	}
 	_, _ = fmt.Fprintf(w, "binary %.1f MB, peak memory of an ADD %s%.1f MB\n",
 		float64(f.BinarySize)/1e6, relation, float64(r.MaxRSS)/1e6)
+}
+
+// writeMaps tells what all maps take together at the sizes of the run.
+func (r *Report) writeMaps(w io.Writer) {
+	var sizes []int
+	sum := map[int]uint64{}
+	for _, m := range r.Maps {
+		if !slices.Contains(sizes, m.Endpoints) {
+			sizes = append(sizes, m.Endpoints)
+		}
+		sum[m.Endpoints] += m.Bytes
+	}
+	if len(sizes) == 0 {
+		return
+	}
+	_, _ = fmt.Fprint(w, "zipline's maps and programs take")
+	for i, size := range sizes {
+		comma := ","
+		if i == 0 {
+			comma = ""
+		}
+		_, _ = fmt.Fprintf(w, "%s %.2f MB with %d", comma, float64(sum[size])/1e6, size)
+	}
+	_, _ = fmt.Fprintln(w, " endpoints")
 }
 
 func writeTargets(w io.Writer, targets []Target) {

@@ -9,8 +9,9 @@ import (
 	"github.com/zipline-cni/zipline/internal/testrig"
 )
 
-// populateWidth is how many ADDs run at a time where no clock does.
-const populateWidth = 4
+// growWidth is how many ADDs run at a time where no clock does: more than there
+// are CPUs, since a device's birth waits for the kernel.
+const growWidth = 16
 
 // world is a node with an agent, and the plugin that attaches its containers.
 // Containers 0 to present-1 are attached.
@@ -18,6 +19,7 @@ type world struct {
 	plugin  Plugin
 	present int
 	made    int // containers whose namespace exists
+	node    *testrig.Node
 	*agentProcess
 }
 
@@ -29,7 +31,7 @@ func newWorld(tb testing.TB, plugin Plugin, bridgeNetfilter bool) *world {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return &world{plugin: plugin, agentProcess: a}
+	return &world{plugin: plugin, node: rig.Node, agentProcess: a}
 }
 
 // run executes jobs with the world's plugin, width at a time. Failures of the

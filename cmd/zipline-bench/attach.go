@@ -20,7 +20,7 @@ func attach(args []string, stdout, stderr io.Writer) error {
 	c := newCommand("attach", stdout, stderr)
 	pluginFlags(c.flags, &opts.Zipline, &opts.Plugins)
 	c.flags.IntVar(&opts.Rounds, "rounds", opts.Rounds, "paired rounds at 200 endpoints; a third of them at the other sizes")
-	c.flags.IntVar(&opts.BridgeMax, "bridge-max", opts.BridgeMax, "greatest number of endpoints for the bridge")
+	c.flags.IntVar(&opts.ReferenceMax, "reference-max", opts.ReferenceMax, "greatest number of endpoints for bridge and ptp")
 	c.flags.BoolVar(&opts.BridgeNetfilter, "bridge-netfilter", false, "nodes with bridge-nf-call-iptables 1: forwarding is tracked, else direct")
 	c.flags.Uint64Var(&opts.Seed, "seed", opts.Seed, "seed of the order in a round and of the intervals")
 	numbers(c.flags, "sizes", "numbers of endpoints to measure at", &opts.Sizes)
