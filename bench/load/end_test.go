@@ -53,7 +53,7 @@ func TestServerWantsOnePeer(t *testing.T) {
 			defer func() { _ = unix.Close(fd) }()
 		}
 		e := End{Role: c.role, Network: c.network, Connections: 2, Size: 8, CPU: AnyCPU, Duration: time.Second}
-		err = InNamespace("/proc/thread-self/ns/net", func() error {
+		err = inNamespace(func() error {
 			_, _, err := e.Serve(listener)
 			return err
 		})
