@@ -16,7 +16,7 @@ import (
 	"github.com/zipline-cni/zipline/bench/load"
 )
 
-// The subjects of a run of [Traffic].
+// The names of default cases that the code knows.
 const (
 	// Wire is two containers joined by nothing but a veth pair.
 	Wire Subject = "wire"
@@ -33,7 +33,7 @@ const (
 // Path is a way that packets take.
 type Path string
 
-// The paths of [Traffic].
+// The paths that most runs have.
 const (
 	// Local is from a container to another one of its node.
 	Local Path = "same node"
@@ -58,6 +58,9 @@ const (
 	UDP64   Workload = "UDP_64"
 	UDP1400 Workload = "UDP_1400"
 )
+
+// Workloads are all of them.
+var Workloads = []Workload{TCPRR, TCPCRR, TCPStream, TCPMaerts, UDPRR, UDP64, UDP1400}
 
 // workloads says what the ends of each do.
 var workloads = map[Workload]struct {
@@ -89,10 +92,6 @@ const (
 // bulk says whether a workload counts bytes.
 func (w Workload) bulk() bool { return workloads[w].unit == octets }
 
-// pingPong says whether every unit is one packet each way, but for a few at the
-// beginning and at the end.
-func (w Workload) pingPong() bool { return workloads[w].client == load.Ping }
-
 // Placement says which CPUs the two ends of a connection run on.
 type Placement string
 
@@ -108,7 +107,7 @@ const (
 	Free Placement = "free"
 )
 
-// FlowOptions shape a run of [Traffic] or [Tax].
+// FlowOptions shape a run that measures connections.
 type FlowOptions struct {
 	// Zipline is the path of the plugin under test.
 	Zipline string
@@ -121,7 +120,7 @@ type FlowOptions struct {
 	Duration, Warmup time.Duration
 	// Workloads to measure.
 	Workloads []Workload
-	// Subjects to measure; [Tax] has its own.
+	// Subjects to measure; [Tax] and [Observe] have their own.
 	Subjects []Subject
 	// Placement of the ends.
 	Placement Placement
@@ -159,7 +158,7 @@ type flowRun struct {
 // newFlowRun starts the two processes that are the ends of every connection, so
 // that no subject has better places in memory than another one.
 func newFlowRun(tb testing.TB, opts FlowOptions) (*flowRun, error) {
-	r := &flowRun{session: newSession(tb, opts.Seed), opts: opts}
+	r := &flowRun{session: newSession(tb, opts.Seed, opts.Progress), opts: opts}
 	cpus, err := allowedCPUs()
 	if err != nil {
 		return nil, err
@@ -167,12 +166,17 @@ func newFlowRun(tb testing.TB, opts FlowOptions) (*flowRun, error) {
 	if r.clientCPU, r.serverCPU, err = opts.Placement.cpus(cpus); err != nil {
 		return nil, err
 	}
+	return r, r.startEnds()
+}
+
+// startEnds starts the two processes.
+func (r *flowRun) startEnds() (err error) {
 	for _, end := range []**agentProcess{&r.client, &r.server} {
-		if *end, err = startAgent(tb, func(f func() error) error { return f() }); err != nil {
-			return nil, err
+		if *end, err = startAgent(r.tb, func(f func() error) error { return f() }); err != nil {
+			return err
 		}
 	}
-	return r, nil
+	return nil
 }
 
 // allowedCPUs returns the CPUs that this process may use, in ascending order.

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// FlowReport is the outcome of [Traffic] or [Tax].
+// FlowReport is the outcome of [Tax] or [Observe].
 type FlowReport struct {
 	Machine Machine `json:"machine"`
 	// Duration and Warmup of each measurement.

@@ -20,7 +20,7 @@ func TestProofOfTheWay(t *testing.T) {
 	one := carriedBy(map[bpf.Hook]int{in: 2})
 	for _, c := range []struct {
 		name         string
-		judge        func(before, after tallies, transactions uint64) (float64, string)
+		judge        wayJudge
 		after        tallies
 		transactions uint64
 		share        float64
@@ -36,7 +36,7 @@ func TestProofOfTheWay(t *testing.T) {
 		{"the kernel alone", carriedByNone, tallies{in: {0, 1000}}, 1000, 0, ""},
 		{"a program where there should be none", carriedByNone, tallies{out: {1, 1000}}, 1000, 0, "from_uplink carried 1 packets"},
 		{"a program that is passed", taxedBy(out, true), tallies{out: {0, 1001}}, 1000, 0, ""},
-		{"a program that is not passed", taxedBy(out, true), tallies{out: {0, 10}}, 1000, 0, "from_uplink met 10 packets; transactions: 1000"},
+		{"a program that is not passed", taxedBy(out, true), tallies{out: {0, 10}}, 1000, 0, "from_uplink met 10 packets; units: 1000"},
 		{"a program that bulk does not pass", taxedBy(out, true), tallies{in: {0, 10}}, 0, 0, "from_uplink met 0 packets"},
 		{"a program that is off", taxedBy(out, false), tallies{}, 1000, 0, ""},
 		{"a program that is not off", taxedBy(out, false), tallies{out: {0, 1}}, 1000, 0, "from_uplink met 1 packets while it was off"},
@@ -48,7 +48,7 @@ func TestProofOfTheWay(t *testing.T) {
 		for _, hook := range []bpf.Hook{in, out} {
 			after[hook] = tally{before[hook].carried + c.after[hook].carried, before[hook].left + c.after[hook].left}
 		}
-		share, complaint := c.judge(before, after, c.transactions)
+		share, complaint := c.judge(before, after, FlowSample{Workload: TCPRR, Units: c.transactions})
 		if share < c.share-0.001 || share > c.share+0.001 || !strings.Contains(complaint, c.complaint) || (complaint == "") != (c.complaint == "") {
 			t.Errorf("%s: share %.3f, complaint %q", c.name, share, complaint)
 		}
@@ -72,19 +72,15 @@ func TestTallyLeavesOutWhatDevicesSay(t *testing.T) {
 // stack, and nothing but the counters shows it.
 func TestRoundThatTheStackCarriedIsInvalid(t *testing.T) {
 	testutil.RequireRoot(t)
-	opts := DefaultTrafficOptions()
-	opts.Warmup, opts.Duration = 50*time.Millisecond, 100*time.Millisecond
-	r, err := newFlowRun(t, opts)
+	r, err := newFlowRun(t, FlowOptions{Warmup: 50 * time.Millisecond, Duration: 100 * time.Millisecond, Placement: Together})
 	if err != nil {
 		t.Fatal(err)
 	}
-	plugins := newPlugins(t, reference.BuildZipline(t), reference.Plugins(t))
-	lanes, err := newPluginWorld(t, Tracked, plugins[Tracked])
+	site, err := newTrackedSite(t, FlowOptions{Zipline: reference.BuildZipline(t), Plugins: reference.Plugins(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := lanes[Outside]
-	programs, err := findPrograms(t, l.proof.node, testrig.Uplink)
+	programs, err := findPrograms(t, site.world.Node, testrig.Uplink)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +89,8 @@ func TestRoundThatTheStackCarriedIsInvalid(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, w := range []Workload{TCPRR, TCPStream} {
-			if err := r.sample(FlowSample{Path: Outside, Workload: w, Subject: Tracked}, l); err != nil {
+			l := site.lane(cell{Outside, w, 1, 1})
+			if err := r.sample(FlowSample{Path: Outside, Workload: w, Subject: Tracked, Connections: 1}, l); err != nil {
 				t.Fatal(err)
 			}
 			s := r.samples[len(r.samples)-1]
