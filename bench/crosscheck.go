@@ -8,6 +8,7 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -67,8 +68,8 @@ var tools = []tool{
 func port(a netip.AddrPort) string { return strconv.Itoa(int(a.Port())) }
 
 // crosscheck measures a lane by this package's generator and by other tools, in
-// turn. A tool that is not there is noted in its place.
-func (r *flowRun) crosscheck(l lane, rounds int) ([]Crosscheck, error) {
+// turn. What goes wrong with a tool is noted in its place, as that it is not there.
+func (r *flowRun) crosscheck(ctx context.Context, l lane, rounds int) ([]Crosscheck, error) {
 	var all []Crosscheck
 	for _, t := range tools {
 		c := Crosscheck{What: string(t.workload), Tool: t.program, Unit: string(workloads[t.workload].unit) + "/s"}
@@ -78,30 +79,46 @@ func (r *flowRun) crosscheck(l lane, rounds int) ([]Crosscheck, error) {
 			all = append(all, c)
 			continue
 		}
-		c.Tool = version(program)
-		measures := []func() error{
-			func() error {
-				m, err := r.measure(l, t.workload, 1)
-				c.Ours = append(c.Ours, float64(m.Units)/m.Seconds)
-				return err
-			},
-			func() error {
-				rate, err := r.theirs(l, t, program)
-				c.Theirs = append(c.Theirs, rate)
-				return err
-			},
-		}
+		c.Tool = versionOf(program)
 		for round := range rounds {
-			r.progress(fmt.Sprintf("%s by %s, round %d of %d", t.workload, t.program, round+1, rounds))
-			for _, measure := range shuffled(r.random, measures...) {
-				if err := measure(); err != nil {
-					return all, fmt.Errorf("crosscheck %s: %w", t.workload, err)
+			if ctx.Err() != nil {
+				return all, context.Cause(ctx)
+			}
+			r.progress(fmt.Sprintf("%s by us and by %s, %d of %d", t.workload, t.program, round+1, rounds))
+			if err := r.inTurn(l, t, program, &c); err != nil {
+				c.Note = err.Error()
+				// One end of ours may wait for the other still.
+				if err := r.startEnds(); err != nil {
+					return all, err
 				}
+				break
 			}
 		}
 		all = append(all, c)
 	}
 	return all, nil
+}
+
+// inTurn adds a round to a crosscheck.
+func (r *flowRun) inTurn(l lane, t tool, program string, c *Crosscheck) error {
+	var ours, theirs float64
+	for _, measure := range shuffled(r.random,
+		func() error {
+			m, err := r.measure(l, t.workload, 1)
+			ours = float64(m.Units) / m.Seconds
+			return err
+		},
+		func() (err error) {
+			theirs, err = r.theirs(l, t, program)
+			return err
+		},
+	) {
+		if err := measure(); err != nil {
+			return err
+		}
+	}
+	c.Ours, c.Theirs = append(c.Ours, ours), append(c.Theirs, theirs)
+	return nil
 }
 
 // theirs runs the two ends of a tool where ours are.
@@ -194,8 +211,8 @@ func listens(table string, port uint16) bool {
 	})
 }
 
-// version returns the first line that a program says of its version.
-func version(program string) string {
+// versionOf returns the first line that a program says of its version.
+func versionOf(program string) string {
 	out, _ := exec.Command(program, "--version").CombinedOutput() // some exit with 1
 	first, _, _ := bufio.NewReader(bytes.NewReader(out)).ReadLine()
 	return string(first)

@@ -3,9 +3,13 @@
 package bench
 
 import (
+	"context"
+	"errors"
 	"math"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -78,18 +82,17 @@ func TestListenerIsFoundInTheTable(t *testing.T) {
 func newWireRun(t *testing.T) (*flowRun, lane) {
 	t.Helper()
 	testutil.RequireRoot(t)
-	opts := DefaultTrafficOptions()
-	opts.Progress = t.Output()
-	opts.Warmup, opts.Duration = 50*time.Millisecond, 150*time.Millisecond
-	r, err := newFlowRun(t, opts)
+	r, err := newFlowRun(t, FlowOptions{
+		Warmup: 50 * time.Millisecond, Duration: 150 * time.Millisecond, Placement: Together, Progress: t.Output(),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	lanes, err := newWire(t)
+	s, err := newWire(t, Case{Name: Wire, Kind: KindWire})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r, lanes[Local]
+	return r, s.lanes[Local]
 }
 
 func TestOtherToolsMeasureTheSamePath(t *testing.T) {
@@ -97,7 +100,7 @@ func TestOtherToolsMeasureTheSamePath(t *testing.T) {
 		testutil.RequireProgram(t, tool.program)
 	}
 	r, l := newWireRun(t)
-	found, err := r.crosscheck(l, 2)
+	found, err := r.crosscheck(t.Context(), l, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +122,7 @@ func TestOtherToolsMeasureTheSamePath(t *testing.T) {
 
 func TestToolThatIsMissingIsNoted(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	found, err := (&flowRun{}).crosscheck(lane{}, 2)
+	found, err := (&flowRun{}).crosscheck(t.Context(), lane{}, 2)
 	if err != nil || len(found) != len(tools) {
 		t.Fatalf("%d crosschecks, %v", len(found), err)
 	}
@@ -152,5 +155,35 @@ func TestToolThatFailsSaysSo(t *testing.T) {
 	}
 	if _, err := r.theirs(l, tools[0], "/no/such/program"); err == nil {
 		t.Error("a program that is not there has measured something")
+	}
+}
+
+// A tool that does not do what it should is no reason to end a run.
+func TestCrosscheckGoesOnWithoutAToolThatFails(t *testing.T) {
+	r, l := newWireRun(t)
+	dir := t.TempDir()
+	for _, tool := range tools {
+		if err := os.WriteFile(filepath.Join(dir, tool.program), []byte("#!/bin/sh\necho out of order\nexit 1\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	found, err := r.crosscheck(t.Context(), l, 2)
+	if err != nil || len(found) != len(tools) {
+		t.Fatalf("%d crosschecks, %v", len(found), err)
+	}
+	for _, c := range found {
+		if !strings.Contains(c.Note, "out of order") || len(c.Ours) != len(c.Theirs) {
+			t.Errorf("crosscheck %+v", c)
+		}
+	}
+	if _, err := r.measure(l, TCPRR, 1); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("no more time")
+	cancel(why)
+	if _, err := r.crosscheck(ctx, l, 1); !errors.Is(err, why) {
+		t.Errorf("interrupted: %v", err)
 	}
 }

@@ -29,6 +29,8 @@ type RunOptions struct {
 	// Budget is the time for the rounds of connections; there are at least Least.
 	Budget time.Duration
 	Least  int
+	// Crosschecks is how often other tools measure the wire in turn with this one.
+	Crosschecks int
 	// Growth is the part about networks that grow; without sizes there is none.
 	Growth Growth
 	// Attach is the part about ADD and DEL. Its plugins, seed and progress are
@@ -46,7 +48,7 @@ func DefaultRunOptions() (RunOptions, error) {
 			Workloads: Workloads, Placement: Together, Seed: 1,
 		},
 		Cases: cases, Paths: Paths, Connections: []int{1, 32},
-		Budget: 20 * time.Minute, Least: 5,
+		Budget: 20 * time.Minute, Least: 5, Crosschecks: 7,
 		Growth: Growth{Sizes: []int{250, 1000}, Rounds: 15, Workloads: []Workload{TCPCRR, TCPRR}},
 		Attach: &attach,
 	}, err
@@ -60,7 +62,7 @@ func QuickRunOptions() (RunOptions, error) {
 	opts.Workloads = []Workload{TCPRR, TCPCRR, TCPStream, UDP64}
 	opts.Connections = []int{1}
 	opts.Duration, opts.Warmup = 80*time.Millisecond, 30*time.Millisecond
-	opts.Budget, opts.Least = 25*time.Second, 2
+	opts.Budget, opts.Least, opts.Crosschecks = 25*time.Second, 2, 1
 	opts.Growth = Growth{Sizes: []int{25}, Rounds: 2, Workloads: []Workload{TCPCRR}}
 	opts.Attach.Rounds, opts.Attach.MainSize, opts.Attach.Sizes, opts.Attach.BridgeMax = 6, 10, []int{1, 10}, 10
 	opts.Attach.Burst, opts.Attach.Width, opts.Attach.Bursts = 10, 5, 1
@@ -143,6 +145,7 @@ func (r *caseRun) measureAll(ctx context.Context) error {
 	}{
 		{"build the networks", r.build, true},
 		{"connections", r.measureFlows, true},
+		{"other tools", r.measureCrosschecks, r.opts.Crosschecks > 0},
 		{"control plane", r.measureAttach, r.opts.Attach != nil},
 		// The last part, because the kernel is long at work on what it leaves.
 		{"growth", r.measureGrowth, len(r.opts.Growth.Sizes) > 0},
@@ -188,6 +191,14 @@ func (r *caseRun) measureFlows(ctx context.Context) error {
 		measure:  r.through(func(e entrant, c cell) (lane, error) { return r.sites[e.subject].lane(c), nil }),
 		failed:   r.leaveOut,
 	})
+	return err
+}
+
+// measureCrosschecks has other tools measure the wire, if there is one.
+func (r *caseRun) measureCrosschecks(ctx context.Context) (err error) {
+	if wire := r.sites[Wire]; wire != nil {
+		r.results.Crosschecks, err = r.crosscheck(ctx, wire.lanes[Local], r.opts.Crosschecks)
+	}
 	return err
 }
 
