@@ -177,6 +177,15 @@ func TestCrosscheckGoesOnWithoutAToolThatFails(t *testing.T) {
 			t.Errorf("crosscheck %+v", c)
 		}
 	}
+	// Nor is it one that the way itself does not work. Who finds out is random.
+	broken := l
+	broken.front = netip.AddrPortFrom(l.to, 9)
+	for range 5 {
+		found, err := r.crosscheck(t.Context(), broken, 1)
+		if err != nil || len(found) != len(tools) || found[0].Note == "" || found[1].Note == "" {
+			t.Errorf("a way that does not work: %+v, %v", found, err)
+		}
+	}
 	if _, err := r.measure(l, TCPRR, 1); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}

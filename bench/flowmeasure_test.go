@@ -22,6 +22,10 @@ func newTranslatedWire(t *testing.T) (*flowRun, lane) {
 			type nat hook prerouting priority dstnat
 			meta l4proto { tcp, udp } th dport 8080 redirect to :9090
 		}
+		chain input {
+			type filter hook input priority filter
+			th dport 9090 ct status and dnat == 0 reject
+		}
 	}`, "nft", "-f", "-")
 	l := lane{to: testrig.OutsideIPv4, port: 9090, front: netip.AddrPortFrom(testrig.OutsideIPv4, 8080), peer: testrig.NodeIPv4}
 	var err error
