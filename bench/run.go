@@ -62,10 +62,10 @@ func QuickRunOptions() (RunOptions, error) {
 	opts.Workloads = []Workload{TCPRR, TCPCRR, TCPStream, UDP64}
 	opts.Connections = []int{1}
 	opts.Duration, opts.Warmup = 80*time.Millisecond, 30*time.Millisecond
-	opts.Budget, opts.Least, opts.Crosschecks = 25*time.Second, 2, 1
-	opts.Growth = Growth{Sizes: []int{25}, Rounds: 2, Workloads: []Workload{TCPCRR}}
-	opts.Attach.Rounds, opts.Attach.MainSize, opts.Attach.Sizes, opts.Attach.BridgeMax = 6, 10, []int{1, 10}, 10
-	opts.Attach.Burst, opts.Attach.Width, opts.Attach.Bursts = 10, 5, 1
+	opts.Budget, opts.Least, opts.Crosschecks = 20*time.Second, 2, 1
+	opts.Growth = Growth{Sizes: []int{10}, Rounds: 2, Workloads: []Workload{TCPCRR}}
+	opts.Attach.Rounds, opts.Attach.MainSize, opts.Attach.Sizes, opts.Attach.BridgeMax = 6, 5, []int{1, 5}, 5
+	opts.Attach.Burst, opts.Attach.Width, opts.Attach.Bursts = 5, 5, 1
 	return opts, err
 }
 
