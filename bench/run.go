@@ -48,8 +48,8 @@ func DefaultRunOptions() (RunOptions, error) {
 			Workloads: Workloads, Placement: Together, Seed: 1,
 		},
 		Cases: cases, Paths: Paths, Connections: []int{1, 32},
-		Budget: 20 * time.Minute, Least: 5, Crosschecks: 7,
-		Growth: Growth{Sizes: []int{250, 1000}, Rounds: 15, Workloads: []Workload{TCPCRR, TCPRR}},
+		Budget: 18 * time.Minute, Least: 5, Crosschecks: 7,
+		Growth: Growth{Sizes: []int{250, 1000}, Rounds: 12, Workloads: []Workload{TCPCRR, TCPRR}},
 		Attach: &attach,
 	}, err
 }
@@ -62,10 +62,10 @@ func QuickRunOptions() (RunOptions, error) {
 	opts.Workloads = []Workload{TCPRR, TCPCRR, TCPStream, UDP64}
 	opts.Connections = []int{1}
 	opts.Duration, opts.Warmup = 80*time.Millisecond, 30*time.Millisecond
-	opts.Budget, opts.Least, opts.Crosschecks = 25*time.Second, 2, 1
-	opts.Growth = Growth{Sizes: []int{25}, Rounds: 2, Workloads: []Workload{TCPCRR}}
-	opts.Attach.Rounds, opts.Attach.MainSize, opts.Attach.Sizes, opts.Attach.BridgeMax = 6, 10, []int{1, 10}, 10
-	opts.Attach.Burst, opts.Attach.Width, opts.Attach.Bursts = 10, 5, 1
+	opts.Budget, opts.Least, opts.Crosschecks = 20*time.Second, 2, 1
+	opts.Growth = Growth{Sizes: []int{10}, Rounds: 2, Workloads: []Workload{TCPCRR}}
+	opts.Attach.Rounds, opts.Attach.MainSize, opts.Attach.Sizes, opts.Attach.BridgeMax = 6, 5, []int{1, 5}, 5
+	opts.Attach.Burst, opts.Attach.Width, opts.Attach.Bursts = 5, 5, 1
 	return opts, err
 }
 
@@ -89,7 +89,7 @@ func Run(ctx context.Context, opts RunOptions) (*Results, error) {
 		}
 	})
 	if r == nil || len(r.samples) == 0 {
-		return nil, errors.Join(err, errors.New("nothing was measured"))
+		return nil, errors.Join(err, context.Cause(ctx), errors.New("nothing was measured"))
 	}
 	r.results.Flows = r.samples
 	return r.results, err
@@ -136,31 +136,32 @@ func chosen(cases []Case, names []Subject) ([]Case, error) {
 	return slices.DeleteFunc(slices.Clone(cases), func(c Case) bool { return !within(names, c.Name) }), nil
 }
 
+// part is a part of a run.
+type part struct {
+	name   string
+	f      func(context.Context) error
+	wanted bool
+}
+
 // measureAll does all parts. An interruption is no error.
 func (r *caseRun) measureAll(ctx context.Context) error {
-	for _, part := range []struct {
-		name   string
-		f      func(context.Context) error
-		wanted bool
-	}{
+	parts := slices.DeleteFunc([]part{
 		{"build the networks", r.build, true},
 		{"connections", r.measureFlows, true},
 		{"other tools", r.measureCrosschecks, r.opts.Crosschecks > 0},
 		{"control plane", r.measureAttach, r.opts.Attach != nil},
 		// The last part, because the kernel is long at work on what it leaves.
 		{"growth", r.measureGrowth, len(r.opts.Growth.Sizes) > 0},
-	} {
-		if !part.wanted {
-			continue
-		}
-		r.progress(part.name)
-		err := part.f(ctx)
+	}, func(p part) bool { return !p.wanted })
+	for i, p := range parts {
+		r.progress(fmt.Sprintf("part %d of %d: %s", i+1, len(parts), p.name))
+		err := p.f(ctx)
 		if ctx.Err() != nil {
-			r.results.Incomplete = fmt.Sprintf("%s: %v", part.name, context.Cause(ctx))
+			r.results.Incomplete = fmt.Sprintf("%s: %v", p.name, context.Cause(ctx))
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", part.name, err)
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ package bench_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -141,6 +142,15 @@ func TestInterruptedComparisonKeepsWhatItHas(t *testing.T) {
 	}
 	if results.Incomplete != "connections: context deadline exceeded" {
 		t.Errorf("incomplete: %q", results.Incomplete)
+	}
+}
+
+func TestRunThatIsOverBeforeItBeginsSaysSo(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	tired := errors.New("tired")
+	cancel(tired)
+	if results, err := bench.Run(ctx, smallComparison(t, bench.Wire)); results != nil || !errors.Is(err, tired) {
+		t.Errorf("run: %+v, %v", results, err)
 	}
 }
 
