@@ -32,6 +32,23 @@ func TestCallsThatNobodyTakesAreNoMeasurement(t *testing.T) {
 	}
 }
 
+// A server does not wait for ever.
+func TestServerThatNobodyCalls(t *testing.T) {
+	testutil.RequireRoot(t)
+	listener, _, err := Listen("tcp", netip.MustParseAddrPort("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := End{Role: Echo, Network: "tcp", Connections: 1, CPU: AnyCPU}
+	err = inNamespace(func() error {
+		_, _, err := e.Serve(listener)
+		return err
+	})
+	if !errors.Is(err, errSilent) {
+		t.Errorf("nobody has connected: %v", err)
+	}
+}
+
 // The caller closes first, so that the ports that have to rest are its own. They
 // are many, and they rest for a second.
 func TestPortsOfCallsRestAtTheClient(t *testing.T) {
