@@ -37,7 +37,7 @@ coverage: ## list the lines of the eBPF programs' C that their tests do not run 
 bench: build ## compare with other plugins and the limits, half an hour, results in OUT (root)
 	bin/zipline-bench run -out $(or $(OUT),bench/results/$(shell date +%F)-$(shell uname -r))
 
-bench-quick: build ## show that the whole comparison works, two minutes, results in OUT (root)
+bench-quick: build ## show that the whole comparison works, less than two minutes, results in OUT (root)
 	bin/zipline-bench run -quick -out $(or $(OUT),bin/bench-quick)
 
 generate: ## rebuild the eBPF objects with the pinned clang

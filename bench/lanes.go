@@ -164,6 +164,7 @@ func newPluginSite(tb testing.TB, of Case, dirs []string) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
+	forgetCallsSoon(tb, w.Node)
 	rules := fmt.Sprintf(serviceRules, serviceIPv4, servicePort, server.address, containerPort)
 	if _, err := w.Node.RunInput(rules, "nft", "-f", "-"); err != nil {
 		return nil, fmt.Errorf("write service: %w", err)
@@ -183,6 +184,17 @@ func newPluginSite(tb testing.TB, of Case, dirs []string) (*site, error) {
 		}
 	}
 	return s, nil
+}
+
+// forgetCallsSoon lets a node forget a closed connection ten seconds after its end,
+// which costs the connections themselves nothing. By default it takes two minutes,
+// and the calls of one minute fill the table of all connections: then no other
+// begins.
+func forgetCallsSoon(tb testing.TB, node *testrig.Node) {
+	const key = "netfilter/nf_conntrack_tcp_timeout_time_wait"
+	if _, tracks := node.Sysctl(tb, key); tracks {
+		node.SetSysctl(tb, key, "10")
+	}
 }
 
 // requirePlugins says which plugin of a case's network is missing.

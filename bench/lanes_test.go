@@ -76,6 +76,17 @@ func TestServiceOfABridgeWithoutNetfilterDoesNotWork(t *testing.T) {
 	}
 }
 
+func TestNodeForgetsCallsSoon(t *testing.T) {
+	_, dirs := newTestRun(t)
+	s, err := newSite(t, mustParseCase(t, "bridge"), dirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := s.world.Node.Sysctl(t, "netfilter/nf_conntrack_tcp_timeout_time_wait"); got != "10" {
+		t.Errorf("a closed connection is known for %q seconds", got)
+	}
+}
+
 func TestACaseThatCannotBeBuiltSaysWhy(t *testing.T) {
 	_, dirs := newTestRun(t)
 	for _, c := range []struct{ name, from, to, want string }{

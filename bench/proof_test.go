@@ -33,6 +33,7 @@ func TestProofOfTheWay(t *testing.T) {
 		{"bulk has fewer acks than data", both, tallies{in: {1000, 10}, out: {10, 0}}, 0, 0.99, ""},
 		{"one of two directions is not carried", one, tallies{in: {1000, 0}}, 1000, 0, "from_endpoint carried 1000"},
 		{"both directions by one program", one, tallies{in: {2000, 0}}, 1000, 1, ""},
+		{"what becomes of it by chance is noted", carriedByChance(map[bpf.Hook]int{in: 1, out: 1}), tallies{in: {100, 300}, out: {50, 50}}, 1000, 0.25, ""},
 		{"the kernel alone", carriedByNone, tallies{in: {0, 1000}}, 1000, 0, ""},
 		{"a program where there should be none", carriedByNone, tallies{out: {1, 1000}}, 1000, 0, "from_uplink carried 1 packets"},
 		{"a program that is passed", taxedBy(out, true), tallies{out: {0, 1001}}, 1000, 0, ""},
@@ -52,6 +53,62 @@ func TestProofOfTheWay(t *testing.T) {
 		if share < c.share-0.001 || share > c.share+0.001 || !strings.Contains(complaint, c.complaint) || (complaint == "") != (c.complaint == "") {
 			t.Errorf("%s: share %.3f, complaint %q", c.name, share, complaint)
 		}
+	}
+}
+
+// The first and the last packets of many connections are many of a short sample.
+func TestEachConnectionHasPacketsOfItsOwn(t *testing.T) {
+	const in = bpf.HookEndpoint
+	for _, c := range []struct {
+		left        uint64
+		connections int
+		valid       bool
+	}{
+		{50, 0, true}, {60, 0, false}, {50 + 16*32, 32, true}, {70 + 16*32, 32, false},
+	} {
+		s := FlowSample{Workload: TCPStream, Connections: c.connections}
+		share, complaint := carriedBy(map[bpf.Hook]int{in: 1})(tallies{}, tallies{in: {1000, c.left}}, s)
+		if want := 1000 / float64(1000+c.left); (complaint == "") != c.valid || share != want {
+			t.Errorf("%d packets left of %d connections: share %.3f, complaint %q", c.left, c.connections, share, complaint)
+		}
+	}
+}
+
+func TestCarriersProveWhatTheirPacketsMeet(t *testing.T) {
+	const in, out = bpf.HookEndpoint, bpf.HookUplink
+	for _, c := range []struct {
+		carrier Carrier
+		cell    cell
+		enough  tallies // for 1000 units
+		wrong   tallies
+		want    string // complaint about what is wrong
+	}{
+		{CarrierEBPF, cell{Local, TCPRR, 1, 1}, tallies{in: {2000, 0}}, tallies{in: {1000, 0}}, "from_endpoint carried 1000"},
+		{CarrierEBPF, cell{Service, UDPRR, 1, 1}, tallies{in: {2000, 0}}, tallies{in: {1000, 0}}, "from_endpoint carried 1000"},
+		{CarrierEBPF, cell{Outside, TCPRR, 1, 1}, tallies{in: {1000, 0}, out: {1000, 0}}, tallies{in: {2000, 0}}, "from_uplink carried 0"},
+		{CarrierEBPF, cell{HostPort, TCPRR, 1, 1}, tallies{in: {1000, 0}, out: {1000, 0}}, tallies{out: {2000, 0}}, "from_endpoint carried 0"},
+		{CarrierEBPF, cell{Local, TCPStream, 1, 1}, tallies{in: {20, 0}}, tallies{in: {20, 20}}, "only 50.0 %"},
+		{CarrierEBPF, cell{Local, TCPCRR, 1, 1}, tallies{in: {10, 1000}}, nil, ""},
+		{CarrierEBPF, cell{HostPort, UDP64, 1, 1}, tallies{out: {10, 1000}}, nil, ""},
+		{CarrierNeighbours, cell{Local, TCPCRR, 1, 1}, tallies{in: {6000, 0}}, tallies{in: {10, 6000}}, "from_endpoint carried 10"},
+		{CarrierNeighbours, cell{Local, UDP64, 1, 1}, tallies{in: {1000, 0}}, tallies{in: {10, 1000}}, "from_endpoint carried 10"},
+		{CarrierNeighbours, cell{Service, TCPCRR, 1, 1}, tallies{in: {10, 6000}}, nil, ""},
+		{CarrierKernel, cell{Local, TCPRR, 1, 1}, tallies{in: {0, 2000}}, tallies{in: {1, 1999}}, "carried 1 packets"},
+	} {
+		p := c.carrier.proof(nil, c.cell)
+		s := FlowSample{Workload: c.cell.workload, Units: 1000}
+		if _, complaint := p.judge(tallies{}, c.enough, s); complaint != "" {
+			t.Errorf("%s, %s: %s", c.carrier, c.cell, complaint)
+		}
+		if c.wrong == nil {
+			continue
+		}
+		if _, complaint := p.judge(tallies{}, c.wrong, s); !strings.Contains(complaint, c.want) {
+			t.Errorf("%s, %s: complaint %q; want %q", c.carrier, c.cell, complaint, c.want)
+		}
+	}
+	if p := Carrier("").proof(nil, cell{Local, TCPRR, 1, 1}); p != nil {
+		t.Error("somebody is asked for a proof of nothing")
 	}
 }
 

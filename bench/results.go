@@ -62,7 +62,7 @@ type MapMemory struct {
 }
 
 // Crosscheck is one figure measured by this package's generator and by another
-// tool, each on the same path, in turn.
+// tool, each on the same path, in turn. Note says why there is none.
 type Crosscheck struct {
 	What string `json:"what"`
 	// Tool and its version.
@@ -71,4 +71,5 @@ type Crosscheck struct {
 	// Ours and Theirs are the figures of each round.
 	Ours   []float64 `json:"ours"`
 	Theirs []float64 `json:"theirs"`
+	Note   string    `json:"note,omitempty"`
 }

@@ -29,6 +29,8 @@ type RunOptions struct {
 	// Budget is the time for the rounds of connections; there are at least Least.
 	Budget time.Duration
 	Least  int
+	// Crosschecks is how often other tools measure the wire in turn with this one.
+	Crosschecks int
 	// Growth is the part about networks that grow; without sizes there is none.
 	Growth Growth
 	// Attach is the part about ADD and DEL. Its plugins, seed and progress are
@@ -46,8 +48,8 @@ func DefaultRunOptions() (RunOptions, error) {
 			Workloads: Workloads, Placement: Together, Seed: 1,
 		},
 		Cases: cases, Paths: Paths, Connections: []int{1, 32},
-		Budget: 20 * time.Minute, Least: 5,
-		Growth: Growth{Sizes: []int{250, 1000}, Rounds: 15, Workloads: []Workload{TCPCRR, TCPRR}},
+		Budget: 18 * time.Minute, Least: 5, Crosschecks: 7,
+		Growth: Growth{Sizes: []int{250, 1000}, Rounds: 12, Workloads: []Workload{TCPCRR, TCPRR}},
 		Attach: &attach,
 	}, err
 }
@@ -60,8 +62,8 @@ func QuickRunOptions() (RunOptions, error) {
 	opts.Workloads = []Workload{TCPRR, TCPCRR, TCPStream, UDP64}
 	opts.Connections = []int{1}
 	opts.Duration, opts.Warmup = 80*time.Millisecond, 30*time.Millisecond
-	opts.Budget, opts.Least = 25*time.Second, 2
-	opts.Growth = Growth{Sizes: []int{25}, Rounds: 2, Workloads: []Workload{TCPCRR}}
+	opts.Budget, opts.Least, opts.Crosschecks = 20*time.Second, 2, 1
+	opts.Growth = Growth{Sizes: []int{10}, Rounds: 2, Workloads: []Workload{TCPCRR}}
 	attach := QuickOptions()
 	opts.Attach = &attach
 	return opts, err
@@ -87,7 +89,7 @@ func Run(ctx context.Context, opts RunOptions) (*Results, error) {
 		}
 	})
 	if r == nil || len(r.samples) == 0 {
-		return nil, errors.Join(err, errors.New("nothing was measured"))
+		return nil, errors.Join(err, context.Cause(ctx), errors.New("nothing was measured"))
 	}
 	r.results.Flows = r.samples
 	return r.results, err
@@ -134,30 +136,32 @@ func chosen(cases []Case, names []Subject) ([]Case, error) {
 	return slices.DeleteFunc(slices.Clone(cases), func(c Case) bool { return !within(names, c.Name) }), nil
 }
 
+// part is a part of a run.
+type part struct {
+	name   string
+	f      func(context.Context) error
+	wanted bool
+}
+
 // measureAll does all parts. An interruption is no error.
 func (r *caseRun) measureAll(ctx context.Context) error {
-	for _, part := range []struct {
-		name   string
-		f      func(context.Context) error
-		wanted bool
-	}{
+	parts := slices.DeleteFunc([]part{
 		{"build the networks", r.build, true},
 		{"connections", r.measureFlows, true},
+		{"other tools", r.measureCrosschecks, r.opts.Crosschecks > 0},
 		{"control plane", r.measureAttach, r.opts.Attach != nil},
 		// The last part, because the kernel is long at work on what it leaves.
 		{"growth", r.measureGrowth, len(r.opts.Growth.Sizes) > 0},
-	} {
-		if !part.wanted {
-			continue
-		}
-		r.progress(part.name)
-		err := part.f(ctx)
+	}, func(p part) bool { return !p.wanted })
+	for i, p := range parts {
+		r.progress(fmt.Sprintf("part %d of %d: %s", i+1, len(parts), p.name))
+		err := p.f(ctx)
 		if ctx.Err() != nil {
-			r.results.Incomplete = fmt.Sprintf("%s: %v", part.name, context.Cause(ctx))
+			r.results.Incomplete = fmt.Sprintf("%s: %v", p.name, context.Cause(ctx))
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", part.name, err)
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
 	return nil
@@ -188,6 +192,14 @@ func (r *caseRun) measureFlows(ctx context.Context) error {
 		measure:  r.through(func(e entrant, c cell) (lane, error) { return r.sites[e.subject].lane(c), nil }),
 		failed:   r.leaveOut,
 	})
+	return err
+}
+
+// measureCrosschecks has other tools measure the wire, if there is one.
+func (r *caseRun) measureCrosschecks(ctx context.Context) (err error) {
+	if wire := r.sites[Wire]; wire != nil {
+		r.results.Crosschecks, err = r.crosscheck(ctx, wire.lanes[Local], r.opts.Crosschecks)
+	}
 	return err
 }
 

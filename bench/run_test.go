@@ -5,6 +5,7 @@ package bench_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -29,7 +30,7 @@ func smallComparison(t *testing.T, subjects ...bench.Subject) bench.RunOptions {
 	opts.Plugins, opts.Zipline = reference.Plugins(t), reference.BuildZipline(t)
 	opts.Subjects, opts.Paths, opts.Workloads = subjects, []bench.Path{bench.Local}, []bench.Workload{bench.TCPRR}
 	opts.Rounds, opts.Warmup, opts.Duration = 2, 40*time.Millisecond, 60*time.Millisecond
-	opts.Attach, opts.Growth = nil, bench.Growth{}
+	opts.Attach, opts.Growth, opts.Crosschecks = nil, bench.Growth{}, 0
 	return opts
 }
 
@@ -57,7 +58,7 @@ func count(r *bench.Results, subject bench.Subject, endpoints int) int {
 
 func TestRunGoesOnWithoutWhatFails(t *testing.T) {
 	opts := smallComparison(t, bench.Wire, bench.Direct)
-	opts.Paths = []bench.Path{bench.Local, bench.Service}
+	opts.Paths, opts.Crosschecks = []bench.Path{bench.Local, bench.Service}, 1
 	addCase(t, &opts, `{"name":"gone","title":"gone","kind":"plugin","network":{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"gone"}]}}`)
 	// Without br_netfilter the replies of a neighbour miss the translation.
 	addCase(t, &opts, `{"name":"lost","title":"lost","kind":"plugin","paths":["service"],"network":{"cniVersion":"1.0.0","name":"n","plugins":[
@@ -82,6 +83,9 @@ func TestRunGoesOnWithoutWhatFails(t *testing.T) {
 	}
 	if results.Incomplete != "" || len(results.Cases) != 4 || results.Machine.Kernel == "" || results.Version != bench.ResultsVersion {
 		t.Errorf("results %+v", results)
+	}
+	if len(results.Crosschecks) != 2 {
+		t.Errorf("cross-checks %+v", results.Crosschecks)
 	}
 	for _, s := range results.Flows {
 		if s.Invalid != "" || s.Connections != 1 {
@@ -138,6 +142,15 @@ func TestInterruptedComparisonKeepsWhatItHas(t *testing.T) {
 	}
 	if results.Incomplete != "connections: context deadline exceeded" {
 		t.Errorf("incomplete: %q", results.Incomplete)
+	}
+}
+
+func TestRunThatIsOverBeforeItBeginsSaysSo(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	tired := errors.New("tired")
+	cancel(tired)
+	if results, err := bench.Run(ctx, smallComparison(t, bench.Wire)); results != nil || !errors.Is(err, tired) {
+		t.Errorf("run: %+v, %v", results, err)
 	}
 }
 

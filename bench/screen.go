@@ -48,11 +48,13 @@ func (s *screen) step(what string) {
 	s.print(what, "\n")
 }
 
-// progress shows how far a step is.
+// progress shows how far a step is, and the time that it takes still, if that is known.
 func (s *screen) progress(what string, left time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	what = fmt.Sprintf("%s, %s left", what, left.Round(time.Second))
+	if left > 0 {
+		what = fmt.Sprintf("%s, %s left", what, left.Round(time.Second))
+	}
 	switch now := s.now(); {
 	case s.tty:
 		s.print(what, "")

@@ -68,12 +68,15 @@ func (e End) call(to netip.AddrPort) (Measurement, error) {
 	return found, c.finish()
 }
 
-// reusePorts lets a connection take the port of one that has ended a second ago.
-// A port rests for a minute by default, and there are 28,000 of them: without this
-// they last for two seconds of calls to a port that is always the same one.
+// reusePorts gives the calls of a namespace more ports to come from, and lets them
+// take one again a second after its last call. By default a port rests for a minute,
+// and there are 28,000: to a port that is always the same one they last for two
+// seconds.
 func reusePorts() error {
-	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_tw_reuse", []byte("1"), 0); err != nil {
-		return fmt.Errorf("let ports be used again: %w", err)
+	for name, value := range map[string]string{"tcp_tw_reuse": "1", "ip_local_port_range": "20000 65535"} {
+		if err := os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(value), 0); err != nil {
+			return fmt.Errorf("let ports be used again: %w", err)
+		}
 	}
 	return nil
 }

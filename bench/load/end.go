@@ -177,12 +177,8 @@ func (e End) play(fds []int) (m Measurement, err error) {
 
 // timed pins the thread and adds the CPU time that it takes for f.
 func (e End) timed(f func() (Measurement, error)) (Measurement, error) {
-	if e.CPU != AnyCPU {
-		var set unix.CPUSet
-		set.Set(e.CPU)
-		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			return Measurement{}, fmt.Errorf("pin to CPU %d: %w", e.CPU, err)
-		}
+	if err := Pin(e.CPU); err != nil {
+		return Measurement{}, err
 	}
 	before, err := readThread()
 	if err != nil {
@@ -195,4 +191,17 @@ func (e End) timed(f func() (Measurement, error)) (Measurement, error) {
 	after, err := readThread()
 	m.Thread, m.User = (after.all - before.all).Seconds(), (after.user - before.user).Seconds()
 	return m, err
+}
+
+// Pin has the calling thread run on a CPU, or leaves it alone for [AnyCPU].
+func Pin(cpu int) error {
+	if cpu == AnyCPU {
+		return nil
+	}
+	var set unix.CPUSet
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("pin to CPU %d: %w", cpu, err)
+	}
+	return nil
 }

@@ -17,39 +17,69 @@ import (
 	"github.com/zipline-cni/zipline/internal/testutil"
 )
 
-// TestMain does what a process has to that calls Run: see the package comment.
-// Here both ends are in one process, and each keeps one of the scheduler's places.
+// TestMain does what a process has to that calls Connect or Serve: see the package
+// comment. Here both ends are in one process, and each keeps one of the scheduler's
+// places. Root's tests have a namespace of their own, whose settings they change.
 func TestMain(m *testing.M) {
 	if os.Getenv("GODEBUG") == "" {
-		if err := unix.Exec("/proc/self/exe", os.Args, append(os.Environ(), Env)); err != nil {
-			panic(err)
+		runtime.LockOSThread()
+		if os.Geteuid() == 0 {
+			must(unix.Unshare(unix.CLONE_NEWNET))
+			must(loopbackUp())
 		}
+		must(unix.Exec("/proc/self/exe", os.Args, append(os.Environ(), Env)))
 	}
 	debug.SetGCPercent(-1)
 	runtime.GOMAXPROCS(max(4, runtime.NumCPU()))
 	os.Exit(m.Run())
 }
 
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	lo.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
+}
+
+// inNamespace calls f on a thread of its own, where the test is.
+func inNamespace(f func() error) error { return InNamespace("/proc/thread-self/ns/net", f) }
+
+func connectHere(e End, to netip.AddrPort) (m Measurement, err error) {
+	err = inNamespace(func() (err error) {
+		m, err = e.Connect(to)
+		return err
+	})
+	return m, err
+}
+
 // run runs both ends over the loopback device and returns what each saw.
 func run(t *testing.T, server, client End, at string) (served, measured Measurement, peer netip.Addr) {
 	t.Helper()
-	const here = "/proc/thread-self/ns/net"
 	listener, addr, err := Listen(server.Network, netip.AddrPortFrom(netip.MustParseAddr(at), 0))
 	if err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
 	go func() {
-		done <- InNamespace(here, func() (err error) {
+		done <- inNamespace(func() (err error) {
 			served, peer, err = server.Serve(listener)
 			return err
 		})
 	}()
-	err = InNamespace(here, func() (err error) {
-		measured, err = client.Connect(addr)
-		return err
-	})
-	if err != nil {
+	if measured, err = connectHere(client, addr); err != nil {
 		t.Error(err)
 	}
 	if err := <-done; err != nil {

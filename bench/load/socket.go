@@ -81,6 +81,9 @@ func acceptAll(listener, n int) (fds []int, found peers, err error) {
 		}
 		if err != nil {
 			closeAll(fds)
+			if err == unix.EAGAIN {
+				err = errSilent
+			}
 			return nil, found, fmt.Errorf("wait for peer: %w", err)
 		}
 	}
@@ -97,6 +100,9 @@ func connect(network string, to netip.AddrPort, n int) (fds []int, err error) {
 		}
 		if err != nil {
 			closeAll(fds)
+			if err == unix.EINPROGRESS { // still
+				err = errSilent
+			}
 			return nil, fmt.Errorf("connect to %s: %w", to, err)
 		}
 	}
