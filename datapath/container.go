@@ -74,29 +74,22 @@ func containerSysctls(s *Spec) error {
 		return nil
 	}
 	conf := "ipv6/conf/" + s.IfName
-	dad := map[string]string{conf + "/accept_dad": "0"}
+	values := map[string]string{"accept_dad": "0"}
 	if s.DAD {
-		dad = map[string]string{conf + "/accept_dad": "1", conf + "/enhanced_dad": "1"}
+		values = map[string]string{"accept_dad": "1", "enhanced_dad": "1"}
 	}
-	for name, value := range dad {
-		if err := writeSysctl(name, value); err != nil {
-			return err
+	if _, has6 := s.families(); has6 {
+		for _, name := range []string{"ipv6/conf/lo/disable_ipv6", conf + "/disable_ipv6"} {
+			if err := ensureSysctl(name, "0"); err != nil {
+				return err
+			}
 		}
+		values["keep_addr_on_down"] = "1"
+		// What arp_notify is for IPv4: the node learns a MAC that a chained plugin
+		// (tuning) changes, instead of using the old one until it is found dead.
+		values["ndisc_notify"] = "1"
 	}
-	if _, has6 := s.families(); !has6 {
-		return nil
-	}
-	for _, name := range []string{"ipv6/conf/lo/disable_ipv6", conf + "/disable_ipv6"} {
-		if err := ensureSysctl(name, "0"); err != nil {
-			return err
-		}
-	}
-	if err := writeSysctl(conf+"/keep_addr_on_down", "1"); err != nil {
-		return err
-	}
-	// What arp_notify is for IPv4: the node learns a MAC that a chained plugin
-	// (tuning) changes, instead of using the old one until it is found dead.
-	return writeSysctl(conf+"/ndisc_notify", "1")
+	return writeSysctls(conf, values)
 }
 
 func addContainerAddress(link netlink.Link, a Address, dad bool) error {

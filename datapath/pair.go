@@ -158,10 +158,7 @@ func (e *Endpoint) prepareHost() error {
 		return nil
 	}
 	// A container must not give the node routes or addresses.
-	if err := writeSysctl("ipv6/conf/"+e.Device()+"/accept_ra", "0"); err != nil {
-		return err
-	}
-	return writeSysctl("ipv6/conf/"+e.Device()+"/accept_redirects", "0")
+	return writeSysctls("ipv6/conf/"+e.Device(), map[string]string{"accept_ra": "0", "accept_redirects": "0"})
 }
 
 // setOffload raises the GSO and GRO limits of IPv4. A kernel without BIG TCP

@@ -28,6 +28,24 @@ func writeSysctl(name, value string) error {
 	return nil
 }
 
+// writeSysctls writes several switches below one directory, which is looked up
+// once. That is what a switch costs where there are many network namespaces: the
+// ipv4 and ipv6 of all of them are in one chain of the kernel's directory cache,
+// and each look-up walks along it (proc_sys_compare).
+func writeSysctls(dir string, values map[string]string) (err error) {
+	root, err := os.OpenRoot(sysctlPath(dir))
+	if err != nil {
+		return fmt.Errorf("write sysctls: %w", err)
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	for name, value := range values {
+		if err := root.WriteFile(name, []byte(value), 0); err != nil {
+			return fmt.Errorf("write sysctl of %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
 // ensureSysctl writes only a value that differs: some switches, such as
 // ip_forward, make the kernel walk every device.
 func ensureSysctl(name, value string) error {
@@ -56,6 +74,7 @@ func (p *Pair) haveIPv6() bool {
 	if p.MTU != 0 && p.MTU < MinMTU6 {
 		return false
 	}
-	_, err := os.Stat(sysctlPath("ipv6"))
+	// Not from the sysctls: see writeSysctls.
+	_, err := os.Stat("/proc/self/net/if_inet6")
 	return !errors.Is(err, os.ErrNotExist)
 }
