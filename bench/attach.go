@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/zipline-cni/zipline/internal/tbrun"
 )
@@ -30,6 +31,9 @@ type Options struct {
 	// bridge has 1,023 ports; ptp has no limit, but iptables takes longer and
 	// longer to fill its node.
 	ReferenceMax int
+	// Patience is how long it may take to fill the node of a reference plugin up
+	// to the next size. One that takes longer is left out from there on.
+	Patience time.Duration
 	// BridgeNetfilter sets net.bridge.bridge-nf-call-iptables in the nodes. With
 	// it, as on a Kubernetes node, forwarding "auto" of the plugin under test is
 	// tracked: netfilter sees all traffic. Without it is direct: eBPF carries
@@ -56,18 +60,10 @@ func (o *Options) rounds(size int) int {
 	return min(o.Rounds, max(o.Rounds/3, leastRounds))
 }
 
-// growing returns who takes part at a size in a node of that size.
-func (o *Options) growing(size int) []Subject {
-	if size > o.ReferenceMax {
-		return []Subject{Zipline}
-	}
-	return []Subject{Zipline, Bridge, PTP}
-}
-
 // DefaultOptions are those of the project's targets.
 func DefaultOptions() Options {
 	return Options{
-		Rounds: 30, MainSize: 200, Sizes: []int{1, 10, 100, 200, 500, 1000, 2000, 4000}, ReferenceMax: 1000,
+		Rounds: 30, MainSize: 200, Sizes: []int{1, 10, 100, 200, 500, 1000, 2000, 4000}, ReferenceMax: 1000, Patience: 90 * time.Second,
 		Burst: 200, Width: 32, Bursts: 3, Seed: 1,
 	}
 }
@@ -76,7 +72,7 @@ func DefaultOptions() Options {
 // roughly what is to be expected.
 func QuickOptions() Options {
 	return Options{
-		Rounds: leastRounds, MainSize: 50, Sizes: []int{1, 50}, ReferenceMax: 50,
+		Rounds: leastRounds, MainSize: 50, Sizes: []int{1, 50}, ReferenceMax: 50, Patience: 90 * time.Second,
 		Burst: 20, Width: 8, Bursts: 1, Seed: 1,
 	}
 }
@@ -109,6 +105,8 @@ type run struct {
 	samples []Sample
 	facts   Facts
 	maps    []MapMemory
+	// slow are the reference plugins that were left out; see [Options].Patience.
+	slow map[Subject]bool
 	// grown is by how much the kernel's memory grew while endpoints were added.
 	grown map[Subject]kernelGrowth
 }
@@ -118,7 +116,7 @@ func newRun(tb testing.TB, opts Options) *run {
 	return &run{
 		session: newSession(tb, opts.Seed, opts.Progress), opts: opts,
 		plugins: newPlugins(tb, opts.Zipline, opts.Plugins), worlds: map[Subject]*world{},
-		grown: map[Subject]kernelGrowth{},
+		slow: map[Subject]bool{}, grown: map[Subject]kernelGrowth{},
 	}
 }
 
@@ -189,16 +187,19 @@ func (r *run) measureSizes() error {
 		return err
 	}
 	for _, size := range r.opts.Sizes {
-		growing := r.opts.growing(size)
-		for _, subject := range growing {
-			if err := r.grow(subject, size); err != nil {
+		subjects := []Subject{Control}
+		for _, subject := range []Subject{Zipline, Bridge, PTP} {
+			arrived, err := r.grow(subject, size)
+			if err != nil {
 				return fmt.Errorf("%s to %d endpoints: %w", subject, size, err)
+			}
+			if arrived {
+				subjects = append(subjects, subject)
 			}
 		}
 		if err := r.measureMaps(size); err != nil {
 			return err
 		}
-		subjects := append(growing, Control)
 		rounds := r.begin(fmt.Sprintf("rounds at %d endpoints", size), r.opts.rounds(size))
 		for round := range r.opts.rounds(size) {
 			if err := r.round(size, round, subjects); err != nil {
@@ -214,28 +215,36 @@ func (r *run) measureSizes() error {
 // growStep is how many endpoints are added between two looks at the progress.
 const growStep = 100
 
-// grow adds endpoints up to a size. The nodes grow one after the other, for the
-// kernel's memory to tell whose growth it was.
-func (r *run) grow(subject Subject, size int) error {
+// grow adds endpoints up to a size, and says whether there are so many now. The
+// nodes grow one after the other, for the kernel's memory to tell whose growth it was.
+func (r *run) grow(subject Subject, size int) (arrived bool, err error) {
 	w := r.worlds[subject]
+	if subject != Zipline && (size > r.opts.ReferenceMax || r.slow[subject]) {
+		return false, nil
+	}
 	if w.present >= size {
-		return nil
+		return true, nil
 	}
 	// Namespaces are none of the plugin's work.
 	if err := w.makeContainers(size + 1); err != nil {
-		return err
+		return false, err
 	}
-	before, first := kernelMemory(), w.present
+	before, first, start := kernelMemory(), w.present, time.Now()
 	added := r.begin(fmt.Sprintf("%s to %d endpoints", subject, size), size-first)
+	defer func() { r.grown[subject] = r.grown[subject].add(w.present-first, kernelMemory()-before) }()
 	for w.present < size {
+		if subject != Zipline && time.Since(start) > r.opts.Patience {
+			r.slow[subject] = true
+			r.progress(fmt.Sprintf("%s is left out: it had %d endpoints after %s", subject, w.present, r.opts.Patience))
+			return false, nil
+		}
 		step := min(growStep, size-w.present)
 		if _, err := w.mustResize(w.present+step, growWidth); err != nil {
-			return err
+			return false, err
 		}
 		added.advance(step)
 	}
-	r.grown[subject] = r.grown[subject].add(size-first, kernelMemory()-before)
-	return nil
+	return true, nil
 }
 
 // round measures one ADD and one DEL of every subject, in random order.
