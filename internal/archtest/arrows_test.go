@@ -33,6 +33,7 @@ var arrows = map[string][]string{
 	"datapath/metrics":   {"datapath", "loader"},
 	"datapath/capture":   {"datapath/capture/filter"},
 	"datapath/doctor":    {"datapath", "datapath/nat", "loader", "bpf", "internal/nlink", "internal/nfnl"},
+	"internal/nlink":     {"internal/orphan"},
 	"loader":             {"bpf", "internal/nlink", "internal/rcu"},
 	"loader/prog":        {"internal/nlink"},
 	"loader/trace":       {"loader", "bpf"},
