@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X main.release=$(RELEASE)
 GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-kernels fuzz coverage bench generate generate-check docs lint install clean help setup
+.PHONY: build demo test test-kernels fuzz coverage bench bench-quick generate generate-check docs lint install clean help setup
 
 build: ## build the plugin and the tools to bin/
 	$(GOBUILD) -o bin/ ./cmd/...
@@ -22,6 +22,7 @@ demo: setup ## attach containers in a private node and show the traffic
 
 test: setup lint generate-check ## run every test (root)
 	$(GO) test -p 1 -timeout 50m ./...
+	$(MAKE) --no-print-directory bench-quick
 
 test-kernels: ## run what depends on the kernel on KERNELS (default 5.10 to 7), emulated
 	.ci/setup kernels
@@ -33,8 +34,11 @@ fuzz: ## run each fuzz target for FUZZTIME (default 20s)
 coverage: ## list the lines of the eBPF programs' C that their tests do not run (root)
 	$(GO) test -count=1 -v -run '^TestCoverage$$' ./bpf
 
-bench: build ## measure ADD and DEL against the bridge plugin (root)
-	bin/zipline-bench attach
+bench: build ## compare with other plugins and the limits, half an hour, results in OUT (root)
+	bin/zipline-bench run -out $(or $(OUT),bench/results/$(shell date +%F)-$(shell uname -r))
+
+bench-quick: build ## show that the whole comparison works, less than two minutes, results in OUT (root)
+	bin/zipline-bench run -quick -out $(or $(OUT),bin/bench-quick)
 
 generate: ## rebuild the eBPF objects with the pinned clang
 	BPF2GO_CC=$(CLANG) $(GO) generate ./bpf

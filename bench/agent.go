@@ -35,8 +35,8 @@ type request struct {
 	Traps []string `json:",omitempty"`
 	// Sprung asks which traps were sprung since they were set.
 	Sprung bool `json:",omitempty"`
-	// Listen asks for a listening socket, Serve for one end of the connection
-	// that arrives at it, and Connect for the other end.
+	// Listen asks for a listening socket, Serve for the end of the connections
+	// that arrive at it, and Connect for their other end.
 	Listen  *place      `json:",omitempty"`
 	Serve   *load.End   `json:",omitempty"`
 	Connect *connection `json:",omitempty"`

@@ -83,7 +83,7 @@ type run struct {
 func newRun(tb testing.TB, opts Options) *run {
 	tb.Helper()
 	return &run{
-		session: newSession(tb, opts.Seed), opts: opts,
+		session: newSession(tb, opts.Seed, opts.Progress), opts: opts,
 		plugins: newPlugins(tb, opts.Zipline, opts.Plugins), worlds: map[Subject]*world{},
 	}
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package bench measures what attaching a container costs ([Attach]) and what its
-// connections cost ([Traffic]), beside the reference bridge plugin in the same run,
-// what they cost everybody else ([Tax]), and what it costs them to be looked at
-// ([Observe]).
+// Package bench measures what a container network costs. [Run] compares cases, ways
+// to join containers, by what connections cost on every path and what attaching a
+// container costs; [Attach] is the latter alone. [Tax] measures what the plugin
+// under test costs everybody else, and [Observe] what it costs to be looked at.
 //
 // A machine's speed changes from one second to the next by more than what is to
 // be measured, so no figure stands alone. Every round measures each subject once,

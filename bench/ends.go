@@ -4,10 +4,7 @@ package bench
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/zipline-cni/zipline/bench/load"
 )
@@ -20,7 +17,7 @@ type place struct {
 	Address   netip.AddrPort
 }
 
-// connection is one end of it, and where it leads to.
+// connection is what a client does, and where it leads to.
 type connection struct {
 	To  place
 	End load.End
@@ -42,20 +39,15 @@ func (a *agent) listen(at place) (reply, error) {
 	return rep, err
 }
 
-// serveLoad waits for one connection and is its end until it is over.
+// serveLoad is one end of the connections that arrive, until they are over.
 func (a *agent) serveLoad(end load.End) (reply, error) {
 	var rep reply
 	if a.listener.place.Namespace == "" {
 		return rep, errors.New("serve: not listening")
 	}
 	err := load.InNamespace(a.listener.place.Namespace, func() error {
-		fd, peer, err := load.Accept(end.Network, a.listener.fd)
-		if err != nil {
-			return fmt.Errorf("serve: %w", err)
-		}
-		defer func() { _ = unix.Close(fd) }()
-		rep.Address = peer
-		rep.Measurement, err = end.Run(fd)
+		m, peer, err := end.Serve(a.listener.fd)
+		rep.Measurement, rep.Address = m, netip.AddrPortFrom(peer, 0)
 		return err
 	})
 	a.listener = listener{}
@@ -64,13 +56,8 @@ func (a *agent) serveLoad(end load.End) (reply, error) {
 
 func connect(c connection) (reply, error) {
 	var rep reply
-	err := load.InNamespace(c.To.Namespace, func() error {
-		fd, err := load.Connect(c.To.Network, c.To.Address)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = unix.Close(fd) }()
-		rep.Measurement, err = c.End.Run(fd)
+	err := load.InNamespace(c.To.Namespace, func() (err error) {
+		rep.Measurement, err = c.End.Connect(c.To.Address)
 		return err
 	})
 	return rep, err

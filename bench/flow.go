@@ -18,7 +18,7 @@ import (
 	"github.com/zipline-cni/zipline/internal/tbrun"
 )
 
-// The subjects of a run of [Traffic].
+// The names of default cases that the code knows.
 const (
 	// Wire is two containers joined by nothing but a veth pair.
 	Wire Subject = "wire"
@@ -35,7 +35,7 @@ const (
 // Path is a way that packets take.
 type Path string
 
-// The paths of [Traffic].
+// The paths that most runs have.
 const (
 	// Local is from a container to another one of its node.
 	Local Path = "same node"
@@ -53,21 +53,46 @@ const (
 	TCPStream Workload = "TCP_STREAM"
 	// TCPMaerts is TCP_STREAM towards the client.
 	TCPMaerts Workload = "TCP_MAERTS"
+	// TCPCRR is TCP_RR with a new connection for every transaction.
+	TCPCRR Workload = "TCP_CRR"
+	// UDP64 and UDP1400 are datagrams with so many bytes of payload, as fast as
+	// they go, to the server. Those count that arrive.
+	UDP64   Workload = "UDP_64"
+	UDP1400 Workload = "UDP_1400"
 )
+
+// Workloads are all of them.
+var Workloads = []Workload{TCPRR, TCPCRR, TCPStream, TCPMaerts, UDPRR, UDP64, UDP1400}
 
 // workloads says what the ends of each do.
 var workloads = map[Workload]struct {
 	network        string
 	client, server load.Role
+	// size of a datagram's payload, where a workload has one of its own.
+	size int
+	unit unit
 }{
-	TCPRR:     {"tcp", load.Ping, load.Echo},
-	UDPRR:     {"udp", load.Ping, load.Echo},
-	TCPStream: {"tcp", load.Send, load.Receive},
-	TCPMaerts: {"tcp", load.Receive, load.Send},
+	TCPRR:     {"tcp", load.Ping, load.Echo, 0, transactions},
+	UDPRR:     {"udp", load.Ping, load.Echo, 0, transactions},
+	TCPCRR:    {"tcp", load.Call, load.Answer, 0, transactions},
+	TCPStream: {"tcp", load.Send, load.Receive, 0, octets},
+	TCPMaerts: {"tcp", load.Receive, load.Send, 0, octets},
+	UDP64:     {"udp", load.Send, load.Receive, 64, datagrams},
+	UDP1400:   {"udp", load.Send, load.Receive, 1400, datagrams},
 }
 
-// bulk says whether a workload counts bytes, not transactions.
-func (w Workload) bulk() bool { return workloads[w].client != load.Ping }
+// unit is what a workload counts.
+type unit string
+
+// The units.
+const (
+	transactions unit = "transactions"
+	octets       unit = "bytes"
+	datagrams    unit = "datagrams"
+)
+
+// bulk says whether a workload counts bytes.
+func (w Workload) bulk() bool { return workloads[w].unit == octets }
 
 // Placement says which CPUs the two ends of a connection run on.
 type Placement string
@@ -84,7 +109,7 @@ const (
 	Free Placement = "free"
 )
 
-// FlowOptions shape a run of [Traffic] or [Tax].
+// FlowOptions shape a run that measures connections.
 type FlowOptions struct {
 	// Zipline is the path of the plugin under test.
 	Zipline string
@@ -97,7 +122,7 @@ type FlowOptions struct {
 	Duration, Warmup time.Duration
 	// Workloads to measure.
 	Workloads []Workload
-	// Subjects to measure; [Tax] has its own.
+	// Subjects to measure; [Tax] and [Observe] have their own.
 	Subjects []Subject
 	// Placement of the ends.
 	Placement Placement
@@ -110,7 +135,12 @@ type FlowOptions struct {
 // lane is a way for a connection from one namespace to another.
 type lane struct {
 	client, server *os.File
-	to             netip.Addr
+	// to is where the server listens, at this port or, if it is 0, at any.
+	to   netip.Addr
+	port uint16
+	// front is where the client connects to, if something on the way translates
+	// that to the server's address and port. Optional.
+	front netip.AddrPort
 	// peer is the client as the server has to see it.
 	peer netip.Addr
 	// proof is what shows who carried the packets. Optional.
@@ -149,7 +179,7 @@ func runFlows(ctx context.Context, opts FlowOptions, references []Subject, judge
 // newFlowRun starts the two processes that are the ends of every connection, so
 // that no subject has better places in memory than another one.
 func newFlowRun(tb testing.TB, opts FlowOptions) (*flowRun, error) {
-	r := &flowRun{session: newSession(tb, opts.Seed), opts: opts}
+	r := &flowRun{session: newSession(tb, opts.Seed, opts.Progress), opts: opts}
 	cpus, err := allowedCPUs()
 	if err != nil {
 		return nil, err
@@ -157,12 +187,17 @@ func newFlowRun(tb testing.TB, opts FlowOptions) (*flowRun, error) {
 	if r.clientCPU, r.serverCPU, err = opts.Placement.cpus(cpus); err != nil {
 		return nil, err
 	}
+	return r, r.startEnds()
+}
+
+// startEnds starts the two processes.
+func (r *flowRun) startEnds() (err error) {
 	for _, end := range []**agentProcess{&r.client, &r.server} {
-		if *end, err = startAgent(tb, func(f func() error) error { return f() }); err != nil {
-			return nil, err
+		if *end, err = startAgent(r.tb, func(f func() error) error { return f() }); err != nil {
+			return err
 		}
 	}
-	return r, nil
+	return nil
 }
 
 // allowedCPUs returns the CPUs that this process may use, in ascending order.
@@ -196,25 +231,30 @@ func (p Placement) cpus(allowed []int) (client, server int, err error) {
 	}
 }
 
-// measure sends a workload along a lane and returns what the end that measures
-// has seen, with the time of both threads. The error is one of a path that does not work.
-func (r *flowRun) measure(l lane, w Workload) (load.Measurement, error) {
+// measure sends a workload along a lane, over so many connections at a time, and
+// returns what the end that measures has seen, with the time of both threads. The
+// error is one of a path that does not work.
+func (r *flowRun) measure(l lane, w Workload, connections int) (load.Measurement, error) {
 	kind, known := workloads[w]
 	if !known {
 		return load.Measurement{}, fmt.Errorf("no such workload: %s", w)
 	}
-	rep, err := r.server.call(request{Listen: &place{pathOf(l.server), kind.network, netip.AddrPortFrom(l.to, 0)}})
+	rep, err := r.server.call(request{Listen: &place{pathOf(l.server), kind.network, netip.AddrPortFrom(l.to, l.port)}})
 	if err != nil {
 		return load.Measurement{}, fmt.Errorf("server: %w", err)
 	}
-	end := load.End{Network: kind.network, Warmup: r.opts.Warmup, Duration: r.opts.Duration}
+	end := load.End{Network: kind.network, Connections: connections, Size: kind.size, Warmup: r.opts.Warmup, Duration: r.opts.Duration}
 	server, client := end, end
 	server.Role, server.CPU = kind.server, r.serverCPU
 	client.Role, client.CPU = kind.client, r.clientCPU
 	if err := r.server.ask(request{Serve: &server}); err != nil {
 		return load.Measurement{}, err
 	}
-	connect := connection{To: place{pathOf(l.client), kind.network, rep.Address}, End: client}
+	to := rep.Address
+	if l.front.IsValid() {
+		to = l.front
+	}
+	connect := connection{To: place{pathOf(l.client), kind.network, to}, End: client}
 	sent, err := r.client.call(request{Connect: &connect})
 	if err != nil {
 		return load.Measurement{}, fmt.Errorf("client: %w", err)
@@ -231,5 +271,6 @@ func (r *flowRun) measure(l lane, w Workload) (load.Measurement, error) {
 		m, other = other, m
 	}
 	m.Thread += other.Thread
+	m.User += other.User
 	return m, nil
 }

@@ -42,12 +42,24 @@ func goodFlows() []FlowSample {
 	return samples
 }
 
-func trafficReport(samples []FlowSample) *FlowReport {
-	return newFlowReport(DefaultTrafficOptions(), []Subject{Wire, Bridge}, samples, trafficTargets)
+// goodTargets are about two of the lines.
+func goodTargets(r *FlowReport) []Target {
+	return []Target{
+		r.row(Outside, TCPRR, Tracked).target(Outside, TCPRR, Tracked, Wire, 0.90),
+		r.row(Local, TCPStream, Direct).target(Local, TCPStream, Direct, Wire, 0.97),
+	}
+}
+
+func flowReport(samples []FlowSample) *FlowReport {
+	opts := FlowOptions{
+		Duration: 400 * time.Millisecond, Workloads: []Workload{TCPRR, TCPStream}, Placement: Together, Seed: 1,
+		Subjects: []Subject{Wire, WireAgain, Bridge, Tracked, Direct, Kernel},
+	}
+	return newFlowReport(opts, []Subject{Wire, Bridge}, samples, goodTargets)
 }
 
 func TestFlowRatiosAreOfPairs(t *testing.T) {
-	r := trafficReport(goodFlows())
+	r := flowReport(goodFlows())
 	row := r.row(Outside, TCPRR, Tracked)
 	if row == nil {
 		t.Fatal("no row of tracked, off node")
@@ -70,7 +82,7 @@ func TestFlowRatiosAreOfPairs(t *testing.T) {
 }
 
 func TestRowsAreInTheOrderOfTheOptions(t *testing.T) {
-	r := trafficReport(goodFlows())
+	r := flowReport(goodFlows())
 	var got []string
 	for _, row := range r.Rows[:8] {
 		got = append(got, fmt.Sprint(row.Path, " ", row.Workload, " ", row.Subject))
@@ -82,59 +94,28 @@ func TestRowsAreInTheOrderOfTheOptions(t *testing.T) {
 	}
 }
 
-func TestGoodFlowsMeetEveryTarget(t *testing.T) {
-	r := trafficReport(goodFlows())
-	if missed := r.Missed(); len(missed) > 0 || len(r.Targets) != 14 {
-		t.Errorf("%d targets, missed %v; want 14 met", len(r.Targets), missed)
-	}
-}
-
 func TestEachFlowTargetCanBeMissed(t *testing.T) {
-	change := func(path Path, workload Workload, subject Subject, f func(*FlowSample)) func([]FlowSample) {
-		return func(samples []FlowSample) {
-			for i := range samples {
-				if s := &samples[i]; s.Path == path && s.Workload == workload && s.Subject == subject {
-					f(s)
-				}
-			}
-		}
+	if missed := flowReport(goodFlows()).Missed(); len(missed) > 0 {
+		t.Errorf("missed %v", missed)
 	}
-	slower := func(factor float64) func(*FlowSample) {
-		return func(s *FlowSample) { s.Units, s.Busy = uint64(float64(s.Units)*factor), s.Busy*factor }
-	}
-	busier := func(s *FlowSample) { s.Busy *= 1.5 }
 	for _, c := range []struct {
-		name   string
-		change func([]FlowSample)
-		missed string
+		path     Path
+		workload Workload
+		subject  Subject
+		missed   string
 	}{
-		{"off node 5 % slower", change(Outside, TCPRR, Tracked, slower(0.95)), "off node TCP_RR, tracked rate to wire at least 0.90"},
-		{"bridge as fast", change(Outside, TCPStream, Bridge, slower(920./850)), "off node TCP_STREAM, tracked rate to bridge above 1"},
-		{"direct 3 % slower", change(Local, TCPStream, Direct, slower(0.97)), "same node TCP_STREAM, direct rate to wire at least 0.97"},
-		{"tracked 3 % slower", change(Local, TCPRR, Tracked, slower(0.97)), "same node TCP_RR, tracked rate to wire at least 0.97"},
-		{"more cpu per byte", change(Outside, TCPStream, Tracked, busier), "off node TCP_STREAM, tracked cpu to bridge below 1"},
-		{"more cpu per transaction", change(Local, TCPRR, Direct, busier), "same node TCP_RR, direct cpu to bridge below 1"},
+		{Outside, TCPRR, Tracked, "off node TCP_RR, tracked rate to wire at least 0.90"},
+		{Local, TCPStream, Direct, "same node TCP_STREAM, direct rate to wire at least 0.97"},
 	} {
 		samples := goodFlows()
-		c.change(samples)
-		missed := trafficReport(samples).Missed()
-		if len(missed) != 1 || missed[0].What != c.missed {
-			t.Errorf("%s: missed %v; want %q alone", c.name, missed, c.missed)
+		for i := range samples {
+			if s := &samples[i]; s.Path == c.path && s.Workload == c.workload && s.Subject == c.subject {
+				s.Units = s.Units * 95 / 100
+			}
 		}
-	}
-}
-
-// One slow round of three leaves the median where it is, but not the interval.
-func TestAboveOneIsAboutTheWholeInterval(t *testing.T) {
-	samples := goodFlows()
-	for i := range samples {
-		if s := &samples[i]; s.Path == Outside && s.Workload == TCPRR && s.Subject == Tracked && s.Round == 1 {
-			s.Units, s.Busy = 8000, s.Busy*8000/float64(s.Units)
+		if missed := flowReport(samples).Missed(); len(missed) != 1 || missed[0].What != c.missed {
+			t.Errorf("missed %v; want %q alone", missed, c.missed)
 		}
-	}
-	r := trafficReport(samples)
-	if missed := r.Missed(); len(missed) != 1 || !strings.Contains(missed[0].What, "off node TCP_RR, tracked rate to bridge above 1") {
-		t.Errorf("missed %v", missed)
 	}
 }
 
@@ -147,13 +128,13 @@ func TestInvalidRoundsDoNotCount(t *testing.T) {
 			invalid++
 		}
 	}
-	r := trafficReport(samples)
+	r := flowReport(samples)
 	row := r.row(Outside, TCPRR, Tracked)
 	if e := row.RateTo[Wire]; row.Invalid != invalid || e.Count != 1 || math.Abs(e.Median-0.92) > 1e-9 {
 		t.Errorf("%d invalid rounds: row %+v, %v", invalid, row, e)
 	}
-	// With so few that count, the targets are not met.
-	if missed := r.Missed(); len(missed) != 3 || !strings.Contains(missed[0].Got, "2 of 3 rounds invalid") {
+	// With so few that count, the target is not met.
+	if missed := r.Missed(); len(missed) != 1 || !strings.Contains(missed[0].Got, "2 of 3 rounds invalid") {
 		t.Errorf("missed %v", missed)
 	}
 	var text bytes.Buffer
@@ -163,7 +144,7 @@ func TestInvalidRoundsDoNotCount(t *testing.T) {
 }
 
 func TestAnEmptyRunMeetsNoTarget(t *testing.T) {
-	r := trafficReport(nil)
+	r := flowReport(nil)
 	if len(r.Missed()) != len(r.Targets) {
 		t.Errorf("an empty run has met targets: %v", r.Targets)
 	}
@@ -191,7 +172,7 @@ func TestTaxIsJudgedByTransactions(t *testing.T) {
 }
 
 func TestFlowReportIsWrittenWhole(t *testing.T) {
-	r := trafficReport(goodFlows())
+	r := flowReport(goodFlows())
 	var text, object, table bytes.Buffer
 	if err := errors.Join(r.WriteText(&text), r.WriteJSON(&object), r.WriteCSV(&table)); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,8 @@
 
 package bench
 
+import "github.com/zipline-cni/zipline/bench/load"
+
 // FlowSample is one measurement of a connection.
 type FlowSample struct {
 	Path     Path     `json:"path"`
@@ -15,7 +17,7 @@ type FlowSample struct {
 	// are a pair.
 	Round   int     `json:"round"`
 	Seconds float64 `json:"seconds"`
-	// Units are transactions or bytes.
+	// Units are transactions, bytes or datagrams that have arrived.
 	Units uint64 `json:"units"`
 	// Busy is the CPU time of the whole machine meanwhile, in seconds.
 	Busy float64 `json:"busy"`
@@ -23,6 +25,11 @@ type FlowSample struct {
 	// its end, and Total the units of all that time.
 	Threads float64 `json:"threads"`
 	Total   uint64  `json:"total"`
+	// User is the part of Threads that the ends have spent outside the kernel:
+	// what the generator costs, which is no part of any way.
+	User float64 `json:"user"`
+	// Sent datagrams of those workloads that count datagrams, meanwhile.
+	Sent uint64 `json:"sent,omitempty"`
 	// Lost datagrams.
 	Lost uint64 `json:"lost,omitempty"`
 	// Latency of the transactions; nil where there are none.
@@ -42,14 +49,24 @@ type Latency struct {
 	P999 float64 `json:"p999"`
 }
 
-// rate returns the units per second.
-func (s FlowSample) rate() float64 { return float64(s.Units) / s.Seconds }
+// take adds what was measured.
+func (s *FlowSample) take(m load.Measurement) {
+	s.Seconds, s.Units, s.Busy = m.Seconds, m.Units, m.Busy
+	s.Threads, s.Total, s.User = m.Thread, m.Total, m.User
+	s.Sent, s.Lost = m.Sent, m.Lost
+	if m.Latency != (load.Latency{}) {
+		s.Latency = &Latency{m.Latency.P50, m.Latency.P99, m.Latency.P999}
+	}
+}
 
-// cost returns the CPU seconds per unit.
-func (s FlowSample) cost() float64 { return s.Busy / float64(s.Units) }
+// Rate returns the units per second.
+func (s FlowSample) Rate() float64 { return float64(s.Units) / s.Seconds }
 
-// own returns the CPU seconds of the two ends per unit.
-func (s FlowSample) own() float64 { return s.Threads / float64(s.Total) }
+// Cost returns the CPU seconds of the whole machine per unit.
+func (s FlowSample) Cost() float64 { return s.Busy / float64(s.Units) }
+
+// Own returns the CPU seconds of the two ends per unit.
+func (s FlowSample) Own() float64 { return s.Threads / float64(s.Total) }
 
 // flowKey is a line of a report.
 type flowKey struct {
@@ -72,10 +89,10 @@ func valid(samples []FlowSample, key flowKey) []FlowSample {
 }
 
 // byRound returns a value of each sample with the round that makes it a pair.
-func byRound(samples []FlowSample, value func(FlowSample) float64) []keyedValue[int] {
-	out := make([]keyedValue[int], 0, len(samples))
+func byRound(samples []FlowSample, value func(FlowSample) float64) []Keyed[int] {
+	out := make([]Keyed[int], 0, len(samples))
 	for _, s := range samples {
-		out = append(out, keyedValue[int]{s.Round, value(s)})
+		out = append(out, Keyed[int]{s.Round, value(s)})
 	}
 	return out
 }

@@ -68,14 +68,13 @@ func Observe(ctx context.Context, opts ObserveOptions) (*FlowReport, error) {
 }
 
 func (r *flowRun) measureObservers(program string) error {
-	lanes, err := newPluginWorld(r.tb, Tracked, newPlugins(r.tb, r.opts.Zipline, r.opts.Plugins)[Tracked])
+	s, err := newTrackedSite(r.tb, r.opts)
 	if err != nil {
 		return err
 	}
-	o := &observer{program: program, node: lanes[Local].proof.node}
+	o := &observer{program: program, node: s.world.Node}
 	r.tb.Cleanup(func() { _ = o.stop() }) // the run is over
-	return r.rounds(cells([]Path{Local, Outside}, r.opts.Workloads), r.opts.Subjects,
-		func(s Subject, p Path) (lane, error) { return lanes[p], o.watch(s) })
+	return r.pairs([]Path{Local, Outside}, func(e entrant, c cell) (lane, error) { return s.lane(c), o.watch(e.subject) })
 }
 
 // observer is a ziplinectl that runs in a node.

@@ -11,19 +11,35 @@ import (
 	"github.com/zipline-cni/zipline/loader"
 )
 
-// minCarried is the share of a connection's packets that eBPF has to carry. The
-// first packets and the last ones of every flow are the kernel's.
-const minCarried = 0.95
+const (
+	// minCarried is the share of a connection's packets that eBPF has to carry.
+	minCarried = 0.95
+	// ownPackets is how many packets of each connection the kernel gets beside, in
+	// every program: the first ones and the last ones of a flow. They count where
+	// many connections share the time.
+	ownPackets = 16
+)
 
 // proof reads a node's counters to show which way the packets of a connection
 // have gone.
 type proof struct {
 	node *testrig.Node
 	// judge compares the counters of before and after a connection with what
-	// has to be so. It returns the smallest share of packets that eBPF has
-	// carried in any program, and a complaint or "". Transactions are 0 where
-	// nobody knows how many packets there have to be.
-	judge func(before, after tallies, transactions uint64) (share float64, complaint string)
+	// has to be so.
+	judge wayJudge
+}
+
+// wayJudge returns the smallest share of packets that eBPF has carried in any program,
+// and a complaint or "".
+type wayJudge func(before, after tallies, s FlowSample) (share float64, complaint string)
+
+// packets returns what a sample's units took at least, one way: a packet each, or
+// nobody knows how many.
+func (s FlowSample) packets() uint64 {
+	if s.Workload.bulk() {
+		return 0
+	}
+	return s.Units
 }
 
 // tally is how many packets a program has carried past the stack, and how many it
@@ -60,15 +76,23 @@ func (t tally) add(c loader.Counter) tally {
 	return t
 }
 
+// share returns the part that was carried, 0 of nothing.
+func (t tally) share() float64 {
+	if t.carried == 0 {
+		return 0
+	}
+	return float64(t.carried) / float64(t.carried+t.left)
+}
+
 // met returns what a program has met between two readings.
 func met(before, after tallies, hook bpf.Hook) tally {
 	return tally{after[hook].carried - before[hook].carried, after[hook].left - before[hook].left}
 }
 
 // carriedBy returns the judge of a path that eBPF has to carry nearly all packets
-// of, given how many packets each program meets for a transaction.
-func carriedBy(carriers map[bpf.Hook]int) func(before, after tallies, transactions uint64) (float64, string) {
-	return func(before, after tallies, transactions uint64) (share float64, complaint string) {
+// of, given how many packets each program meets for a unit at least.
+func carriedBy(carriers map[bpf.Hook]int) wayJudge {
+	return func(before, after tallies, s FlowSample) (share float64, complaint string) {
 		share = 1
 		for hook := range bpf.Hook(bpf.Hooks) {
 			packets, carrier := carriers[hook]
@@ -76,20 +100,32 @@ func carriedBy(carriers map[bpf.Hook]int) func(before, after tallies, transactio
 				continue
 			}
 			got := met(before, after, hook)
-			if want := minCarried * float64(packets) * float64(transactions); got.carried == 0 || float64(got.carried) < want {
-				return 0, fmt.Sprintf("%s carried %d packets past the stack, left %d; transactions: %d", hook, got.carried, got.left, transactions)
+			if want := minCarried * float64(packets) * float64(s.packets()); got.carried == 0 || float64(got.carried) < want {
+				return 0, fmt.Sprintf("%s carried %d packets past the stack, left %d; units: %d", hook, got.carried, got.left, s.Units)
 			}
-			share = min(share, float64(got.carried)/float64(got.carried+got.left))
-		}
-		if share < minCarried {
-			complaint = fmt.Sprintf("only %.1f %% of the packets carried past the stack", share*100)
+			if left := got.left - min(got.left, uint64(ownPackets*s.Connections)); float64(left) > (1-minCarried)*float64(got.carried+left) {
+				complaint = fmt.Sprintf("only %.1f %% of the packets carried past the stack", got.share()*100)
+			}
+			share = min(share, got.share())
 		}
 		return share, complaint
 	}
 }
 
+// carriedByChance returns the judge of a path where programs meet packets, and
+// nobody asks which of those they carry.
+func carriedByChance(hooks map[bpf.Hook]int) wayJudge {
+	return func(before, after tallies, _ FlowSample) (share float64, complaint string) {
+		share = 1
+		for hook := range hooks {
+			share = min(share, met(before, after, hook).share())
+		}
+		return share, ""
+	}
+}
+
 // carriedByNone judges a path where eBPF has to carry nothing.
-func carriedByNone(before, after tallies, _ uint64) (float64, string) {
+func carriedByNone(before, after tallies, _ FlowSample) (float64, string) {
 	for hook := range bpf.Hook(bpf.Hooks) {
 		if n := met(before, after, hook).carried; n > 0 {
 			return 0, fmt.Sprintf("%s carried %d packets past the stack", hook, n)
@@ -100,14 +136,14 @@ func carriedByNone(before, after tallies, _ uint64) (float64, string) {
 
 // taxedBy returns the judge of a path whose packets meet a program that carries
 // none of them, or where that program is off, and meets nothing.
-func taxedBy(hook bpf.Hook, on bool) func(before, after tallies, transactions uint64) (float64, string) {
-	return func(before, after tallies, transactions uint64) (float64, string) {
+func taxedBy(hook bpf.Hook, on bool) wayJudge {
+	return func(before, after tallies, s FlowSample) (float64, string) {
 		got := met(before, after, hook)
 		switch {
 		case got.carried > 0:
 			return 0, fmt.Sprintf("%s carried %d packets past the stack", hook, got.carried)
-		case on && (got.left == 0 || got.left < transactions):
-			return 0, fmt.Sprintf("%s met %d packets; transactions: %d", hook, got.left, transactions)
+		case on && (got.left == 0 || got.left < s.packets()):
+			return 0, fmt.Sprintf("%s met %d packets; units: %d", hook, got.left, s.Units)
 		case !on && got.left > 0:
 			return 0, fmt.Sprintf("%s met %d packets while it was off", hook, got.left)
 		}

@@ -2,7 +2,10 @@
 
 package bench
 
-import "time"
+import (
+	"io"
+	"time"
+)
 
 // ResultsVersion is the version of the format of [Results]. A reader refuses another one.
 const ResultsVersion = 1
@@ -19,6 +22,10 @@ type Results struct {
 	Seed      uint64        `json:"seed"`
 	// Cases are the subjects of Flows, in the order of their files.
 	Cases []Case `json:"cases"`
+	// Failures say which cases were left out, wholly or from some point on, and why.
+	Failures []Failure `json:"failures,omitempty"`
+	// Incomplete says what ended the run before its time. Empty for a whole run.
+	Incomplete string `json:"incomplete,omitempty"`
 	// Flows are the samples of connections. Those with Endpoints set are of
 	// growing networks.
 	Flows []FlowSample `json:"flows"`
@@ -31,6 +38,19 @@ type Results struct {
 	Crosschecks []Crosscheck `json:"crosschecks"`
 }
 
+// WriteJSON writes all of it.
+func (r *Results) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
+
+// Failure is a case, or a part of all of them, that a run went on without. The
+// samples from before count.
+type Failure struct {
+	// Subject is the case's name, or empty.
+	Subject Subject `json:"subject"`
+	// What was done, such as "build the network" or "off node, TCP_RR, 32 connections".
+	What string `json:"what"`
+	Why  string `json:"why"`
+}
+
 // MapMemory is what the maps of a node take with a number of endpoints.
 type MapMemory struct {
 	Endpoints int    `json:"endpoints"`
@@ -40,7 +60,7 @@ type MapMemory struct {
 }
 
 // Crosscheck is one figure measured by this package's generator and by another
-// tool, each on the same path, in turn.
+// tool, each on the same path, in turn. Note says why there is none.
 type Crosscheck struct {
 	What string `json:"what"`
 	// Tool and its version.
@@ -49,4 +69,5 @@ type Crosscheck struct {
 	// Ours and Theirs are the figures of each round.
 	Ours   []float64 `json:"ours"`
 	Theirs []float64 `json:"theirs"`
+	Note   string    `json:"note,omitempty"`
 }

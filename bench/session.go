@@ -3,26 +3,24 @@
 package bench
 
 import (
+	"io"
 	"math/rand/v2"
 	"slices"
 	"testing"
-	"time"
 )
 
 // session is what every run has.
 type session struct {
 	tb     testing.TB
-	began  time.Time
 	random *rand.Rand
+	screen *screen
 }
 
-func newSession(tb testing.TB, seed uint64) session {
-	return session{tb, time.Now(), rand.New(rand.NewPCG(seed, 1))}
+func newSession(tb testing.TB, seed uint64, progress io.Writer) session {
+	return session{tb, rand.New(rand.NewPCG(seed, 1)), newScreen(progress)}
 }
 
-func (s *session) progress(what string) {
-	s.tb.Logf("%6.1f s  %s", time.Since(s.began).Seconds(), what)
-}
+func (s *session) progress(what string) { s.screen.step(what) }
 
 // shuffled returns the values in random order.
 func shuffled[T any](random *rand.Rand, values ...T) []T {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -58,11 +57,11 @@ func Tax(ctx context.Context, opts FlowOptions) (*FlowReport, error) {
 }
 
 func (r *flowRun) measureTax() error {
-	plugin := newPlugins(r.tb, r.opts.Zipline, r.opts.Plugins)[Tracked]
-	w := testrig.New(r.tb, testrig.Options{PluginPath: filepath.SplitList(plugin.CNIPath), BridgeNetfilter: true})
-	if _, err := attach(r.tb, w.Node, plugin, "a"); err != nil {
+	s, err := newTrackedSite(r.tb, r.opts)
+	if err != nil {
 		return err
 	}
+	w := s.world
 	lanes, err := taxLanes(r.tb, w)
 	if err != nil {
 		return err
@@ -75,12 +74,11 @@ func (r *flowRun) measureTax() error {
 		return errors.New("the plugin has attached no program to the uplink by TCX: there is no tax to measure")
 	}
 	r.progress(fmt.Sprintf("%d programs on the uplink", len(programs.attached)))
-	return r.rounds(cells([]Path{Host, Forwarded}, r.opts.Workloads), r.opts.Subjects,
-		func(s Subject, p Path) (lane, error) {
-			l := lanes[p]
-			l.proof = &proof{w.Node, taxedBy(bpf.HookUplink, s == WithPrograms)}
-			return l, programs.set(s == WithPrograms)
-		})
+	return r.pairs([]Path{Host, Forwarded}, func(e entrant, c cell) (lane, error) {
+		l, with := lanes[c.path], e.subject == WithPrograms
+		l.proof = &proof{w.Node, taxedBy(bpf.HookUplink, with)}
+		return l, programs.set(with)
+	})
 }
 
 // taxLanes joins another namespace to the node and returns the ways to the

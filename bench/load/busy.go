@@ -13,14 +13,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// threadTime returns the CPU time of the calling thread. The softirqs that its
-// system calls end with are in it.
-func threadTime() (time.Duration, error) {
+// threadTime is CPU time of a thread. The softirqs that its system calls end with
+// are in it.
+type threadTime struct {
+	all time.Duration
+	// user is what it spent outside the kernel, as far as the kernel knows: it
+	// looks at every tick.
+	user time.Duration
+}
+
+// readThread returns the CPU time of the calling thread.
+func readThread() (threadTime, error) {
 	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
-		return 0, fmt.Errorf("read thread's CPU time: %w", err)
+	var usage unix.Rusage
+	err := errors.Join(unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t), unix.Getrusage(unix.RUSAGE_THREAD, &usage))
+	if err != nil {
+		return threadTime{}, fmt.Errorf("read thread's CPU time: %w", err)
 	}
-	return time.Duration(t.Nano()), nil
+	return threadTime{time.Duration(t.Nano()), time.Duration(usage.Utime.Nano())}, nil
 }
 
 // ticks is USER_HZ, which every architecture shows to programs as 100.

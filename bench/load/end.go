@@ -3,22 +3,21 @@
 package load
 
 import (
-	"errors"
 	"fmt"
-	"runtime"
-	"syscall"
+	"net/netip"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// Env is for the environment of a process that calls [End.Run]: the runtime must
+// Env is for the environment of a process that calls [End.Connect] or [End.Serve]: the runtime must
 // not interrupt a thread that waits in a system call it knows nothing of.
 const Env = "GODEBUG=asyncpreemptoff=1"
 
-// Role is what an end does. The ends of a connection are Ping and Echo, or Send
-// and Receive. Ping and Receive measure; the others go on until they are done.
+// Role is what an end does. The two ends are Ping and Echo, Call and Answer, or
+// Send and Receive. The first two of these pairs are client and server; the last
+// ones are either. Ping, Call and Receive measure; the others go on until they are
+// told that it is over.
 type Role string
 
 // The roles.
@@ -27,6 +26,10 @@ const (
 	Ping Role = "ping"
 	// Echo sends back what it gets until its peer closes.
 	Echo Role = "echo"
+	// Call connects, sends a byte, waits for one, closes, and connects again.
+	Call Role = "call"
+	// Answer accepts connections and sends back what it gets over them.
+	Answer Role = "answer"
 	// Send sends until its peer closes.
 	Send Role = "send"
 	// Receive takes what it gets.
@@ -36,18 +39,15 @@ const (
 // AnyCPU lets an end run where the kernel likes.
 const AnyCPU = -1
 
-// bulk is the size of a write and of a read of bulk data. Below 64 KiB the system
-// calls show; far above, the copies leave the CPU's cache. It is iperf3's default too.
-const bulk = 128 << 10
-
-// resend is how long a datagram may be under way before it counts as lost.
-const resend = 200 * time.Millisecond
-
 // End is one end of a connection.
 type End struct {
 	Role Role
 	// Network is "tcp" or "udp".
 	Network string
+	// Connections is how many there are at a time.
+	Connections int
+	// Size is the payload of the datagrams of Send and Receive.
+	Size int
 	// CPU is where it runs, or [AnyCPU].
 	CPU int
 	// Warmup is the time before the measurement and Duration the time of it,
@@ -60,228 +60,148 @@ type End struct {
 type Measurement struct {
 	// Seconds that it took.
 	Seconds float64
-	// Units are transactions or bytes.
+	// Units are transactions, bytes, or datagrams that have arrived.
 	Units uint64
 	// Busy seconds of all the machine's CPUs meanwhile, whoever used them.
 	Busy float64
-	// Lost datagrams, which were sent again.
+	// Sent datagrams, where Units are those that have arrived.
+	Sent uint64
+	// Lost datagrams. Ping sends them again.
 	Lost uint64
+	// Latency of the transactions.
+	Latency Latency
 	// Thread is the CPU time of the end's thread from the first packet to the
 	// last one, and Total the units of that time: the warm-up is in both.
 	Thread float64
 	Total  uint64
+	// User is the part of Thread that was spent outside the kernel.
+	User float64
 }
 
-// Run does the end's part on a connected socket. The calling goroutine has to be
-// locked to its thread, as [InNamespace] does.
-func (e End) Run(fd int) (Measurement, error) {
-	if e.CPU != AnyCPU {
-		var set unix.CPUSet
-		set.Set(e.CPU)
-		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			return Measurement{}, fmt.Errorf("pin to CPU %d: %w", e.CPU, err)
-		}
+// Latency holds quantiles of the times that transactions took, in seconds.
+type Latency struct{ P50, P99, P999 float64 }
+
+// Connect does the end's part as a client of the server at an address. The calling
+// goroutine has to be locked to its thread, as [InNamespace] does.
+func (e End) Connect(to netip.AddrPort) (Measurement, error) {
+	if err := e.check(); err != nil {
+		return Measurement{}, err
 	}
-	before, err := threadTime()
+	if e.Role == Call {
+		return e.timed(func() (Measurement, error) { return e.call(to) })
+	}
+	fds, err := connect(e.Network, to, e.Connections)
 	if err != nil {
 		return Measurement{}, err
 	}
-	m, err := e.play(fd)
+	return e.play(fds)
+}
+
+// Serve does the end's part as the server of a listening socket, which it closes.
+// It returns the address that its peers have as they are seen here. The calling
+// goroutine has to be locked to its thread.
+func (e End) Serve(listener int) (m Measurement, peer netip.Addr, err error) {
+	defer func() { _ = unix.Close(listener) }()
+	if err := e.check(); err != nil {
+		return m, peer, err
+	}
+	var found peers
+	switch {
+	case e.Role == Answer:
+		m, err = e.timed(func() (m Measurement, err error) {
+			found, err = e.answer(listener)
+			return m, err
+		})
+	case e.Network == "udp":
+		m, err = e.timed(func() (m Measurement, err error) {
+			if e.Role == Echo {
+				found, err = e.echoDatagrams(listener)
+			} else {
+				m, found, err = e.gather(listener)
+			}
+			return m, err
+		})
+	default:
+		var fds []int
+		if fds, found, err = acceptAll(listener, e.Connections); err == nil {
+			m, err = e.play(fds)
+		}
+	}
+	return m, found.addr, err
+}
+
+// check refuses what can't be done.
+func (e End) check() error {
+	if e.Connections < 1 {
+		return fmt.Errorf("%s: %d connections", e.Role, e.Connections)
+	}
+	switch e.Role {
+	case Ping, Echo, Send, Receive, Call, Answer:
+		return nil
+	}
+	return fmt.Errorf("%s: no such role", e.Role)
+}
+
+// play does what the end does over connected sockets, and closes them.
+func (e End) play(fds []int) (m Measurement, err error) {
+	events, limit := uint32(unix.EPOLLIN), patience
+	if e.Role == Send {
+		events |= unix.EPOLLOUT
+	}
+	if e.Role == Ping && e.Network == "udp" {
+		limit = resend
+	}
+	g, err := newGroup(fds, events, limit)
+	defer g.close()
+	if err != nil {
+		return m, err
+	}
+	return e.timed(func() (m Measurement, err error) {
+		switch e.Role {
+		case Ping:
+			m, err = e.ping(g)
+		case Echo:
+			err = e.echo(g)
+		case Receive:
+			m, err = e.receive(g)
+		case Send:
+			if e.Network == "udp" {
+				err = e.flood(g)
+			} else {
+				err = e.send(g)
+			}
+		}
+		return m, err
+	})
+}
+
+// timed pins the thread and adds the CPU time that it takes for f.
+func (e End) timed(f func() (Measurement, error)) (Measurement, error) {
+	if err := Pin(e.CPU); err != nil {
+		return Measurement{}, err
+	}
+	before, err := readThread()
+	if err != nil {
+		return Measurement{}, err
+	}
+	m, err := f()
 	if err != nil {
 		return m, fmt.Errorf("%s: %w", e.Role, err)
 	}
-	after, err := threadTime()
-	m.Thread = (after - before).Seconds()
+	after, err := readThread()
+	m.Thread, m.User = (after.all - before.all).Seconds(), (after.user - before.user).Seconds()
 	return m, err
 }
 
-func (e End) play(fd int) (m Measurement, err error) {
-	switch e.Role {
-	case Ping:
-		m, err = e.ping(fd)
-	case Echo:
-		err = e.echo(fd)
-	case Send:
-		err = e.send(fd)
-	case Receive:
-		m, err = e.receive(fd)
-	default:
-		err = errors.New("no such role")
-	}
-	return m, err
-}
-
-func (e End) ping(fd int) (Measurement, error) {
-	exchange := pingStream
-	if e.Network == "udp" {
-		if err := setTimeout(fd, unix.SO_RCVTIMEO, resend); err != nil {
-			return Measurement{}, err
-		}
-		exchange = pingDatagram
-	}
-	p := &pinger{fd: fd}
-	m, err := e.measure(func() (uint64, error) { return 1, exchange(p) })
-	m.Lost = p.lost
-	if err == nil && e.Network == "udp" {
-		_, err = write(fd, nil) // which ends the echo, as the end of a stream does
-	}
-	return m, err
-}
-
-// pinger is the state of a ping. Its buffers are here to be made once.
-type pinger struct {
-	fd      int
-	out, in [1]byte
-	lost    uint64
-}
-
-func pingStream(p *pinger) error {
-	if _, err := write(p.fd, p.out[:]); err != nil {
-		return err
-	}
-	n, err := read(p.fd, p.in[:])
-	if err == nil && n == 0 {
-		err = errClosed
-	}
-	return err
-}
-
-// pingDatagram numbers its datagrams, so that an answer that comes late is not
-// taken for the next one's.
-func pingDatagram(p *pinger) error {
-	p.out[0]++
-	for tries := 0; ; tries++ {
-		if _, err := write(p.fd, p.out[:]); err != nil {
-			return err
-		}
-		for {
-			_, err := read(p.fd, p.in[:])
-			if err == nil && p.in == p.out {
-				return nil
-			}
-			if err == nil {
-				continue
-			}
-			if err != unix.EAGAIN || tries*int(resend) > int(patience) {
-				return err
-			}
-			p.lost++
-			break
-		}
-	}
-}
-
-func (e End) echo(fd int) error {
-	buf := make([]byte, 4096)
-	for {
-		n, err := read(fd, buf)
-		if err == nil && n > 0 {
-			_, err = write(fd, buf[:n])
-		}
-		if n == 0 || err != nil {
-			return ignoreClosed(err)
-		}
-	}
-}
-
-func (e End) send(fd int) error {
-	buf := make([]byte, bulk)
-	for {
-		// The look at what the peer has to say costs a thousandth of the write.
-		n, err := receive(fd, buf[:1], unix.MSG_DONTWAIT)
-		if n == 0 && err == nil {
-			return nil
-		}
-		if err != nil && err != unix.EAGAIN {
-			return ignoreClosed(err)
-		}
-		if _, err := write(fd, buf); err != nil {
-			return ignoreClosed(err)
-		}
-	}
-}
-
-func (e End) receive(fd int) (Measurement, error) {
-	buf := make([]byte, bulk)
-	m, err := e.measure(func() (uint64, error) {
-		n, err := read(fd, buf)
-		if err == nil && n == 0 {
-			err = errClosed
-		}
-		return uint64(n), err
-	})
-	if err != nil {
-		return m, err
-	}
-	// An end without a goodbye would be answered by a reset for every packet that
-	// is still under way.
-	if err := unix.Shutdown(fd, unix.SHUT_WR); err != nil {
-		return m, ignoreClosed(err)
-	}
-	for {
-		n, err := read(fd, buf)
-		if n == 0 || err != nil {
-			return m, ignoreClosed(err)
-		}
-		m.Total += uint64(n)
-	}
-}
-
-// measure repeats f for the end's times and adds up what it returns.
-func (e End) measure(f func() (uint64, error)) (m Measurement, err error) {
-	for until := time.Now().Add(e.Warmup); time.Now().Before(until); {
-		units, err := f()
-		if err != nil {
-			return m, err
-		}
-		m.Total += units
-	}
-	watch, err := newStopwatch()
-	if err != nil {
-		return m, err
-	}
-	for until := watch.start.Add(e.Duration); time.Now().Before(until); {
-		units, err := f()
-		if err != nil {
-			return m, err
-		}
-		m.Units += units
-	}
-	m.Total += m.Units
-	m.Seconds, m.Busy, err = watch.stop()
-	return m, err
-}
-
-var errClosed = errors.New("peer has closed")
-
-// ignoreClosed accepts the ways in which a peer ends a connection.
-func ignoreClosed(err error) error {
-	if err == unix.EPIPE || err == unix.ECONNRESET || err == unix.ECONNREFUSED {
+// Pin has the calling thread run on a CPU, or leaves it alone for [AnyCPU].
+func Pin(cpu int) error {
+	if cpu == AnyCPU {
 		return nil
 	}
-	return err
-}
-
-func read(fd int, buf []byte) (int, error) { return receive(fd, buf, 0) }
-
-func receive(fd int, buf []byte, flags int) (int, error) {
-	return transfer(syscall.SYS_RECVFROM, fd, buf, flags)
-}
-
-func write(fd int, buf []byte) (int, error) {
-	return transfer(syscall.SYS_SENDTO, fd, buf, unix.MSG_NOSIGNAL)
-}
-
-func transfer(call uintptr, fd int, buf []byte, flags int) (int, error) {
-	for {
-		n, _, errno := syscall.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)),
-			uintptr(flags), 0, 0)
-		runtime.KeepAlive(buf)
-		if errno == 0 {
-			return int(n), nil
-		}
-		if errno != unix.EINTR {
-			return 0, errno
-		}
+	var set unix.CPUSet
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("pin to CPU %d: %w", cpu, err)
 	}
+	return nil
 }

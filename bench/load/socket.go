@@ -17,6 +17,9 @@ import (
 // not hold up a run for ever.
 const patience = 5 * time.Second
 
+// backlog is how many peers may wait to be accepted.
+const backlog = 1024
+
 // InNamespace calls f on a thread of its own in the network namespace at path.
 // The thread ends with the call.
 func InNamespace(path string, f func() error) error {
@@ -40,15 +43,20 @@ func InNamespace(path string, f func() error) error {
 	return <-result
 }
 
-// Listen returns a socket that waits for a peer, and its address: port 0 picks
+// Listen returns a socket that waits for peers, and its address: port 0 picks
 // one.
 func Listen(network string, at netip.AddrPort) (fd int, addr netip.AddrPort, err error) {
 	if fd, err = newSocket(network, at.Addr()); err != nil {
 		return -1, addr, fmt.Errorf("listen at %s: %w", at, err)
 	}
-	err = unix.Bind(fd, sockaddr(at))
+	if network == "tcp" { // a port that is given has served others before
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
+	if err == nil {
+		err = unix.Bind(fd, sockaddr(at))
+	}
 	if err == nil && network == "tcp" {
-		err = unix.Listen(fd, 1)
+		err = unix.Listen(fd, backlog)
 	}
 	if err == nil {
 		var name unix.Sockaddr
@@ -62,45 +70,49 @@ func Listen(network string, at netip.AddrPort) (fd int, addr netip.AddrPort, err
 	return fd, addr, nil
 }
 
-// Accept waits for a peer and returns the socket that is connected to it, and the
-// peer's address as it is seen here. It closes the listening socket.
-func Accept(network string, listener int) (fd int, peer netip.AddrPort, err error) {
-	if network == "udp" {
-		var from unix.Sockaddr
-		_, from, err = unix.Recvfrom(listener, make([]byte, 1), unix.MSG_PEEK)
+// acceptAll waits for so many peers and returns the sockets that are connected to
+// them. They have the options of the listening socket.
+func acceptAll(listener, n int) (fds []int, found peers, err error) {
+	for len(fds) < n {
+		fd, from, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
 		if err == nil {
-			err = unix.Connect(listener, from)
+			fds = append(fds, fd)
+			err = found.see(newName(addrPort(from)))
 		}
 		if err != nil {
-			_ = unix.Close(listener)
-			return -1, peer, fmt.Errorf("wait for peer: %w", err)
+			closeAll(fds)
+			if err == unix.EAGAIN {
+				err = errSilent
+			}
+			return nil, found, fmt.Errorf("wait for peer: %w", err)
 		}
-		return listener, addrPort(from), nil
 	}
-	fd, from, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
-	_ = unix.Close(listener)
-	if err != nil {
-		return -1, peer, fmt.Errorf("wait for peer: %w", err)
-	}
-	if err := prepare(fd, network); err != nil {
-		_ = unix.Close(fd)
-		return -1, peer, err
-	}
-	return fd, addrPort(from), nil
+	return fds, found, nil
 }
 
-// Connect returns a socket that is connected to an address.
-func Connect(network string, to netip.AddrPort) (int, error) {
-	fd, err := newSocket(network, to.Addr())
-	if err == nil {
-		if err = unix.Connect(fd, sockaddr(to)); err != nil {
-			_ = unix.Close(fd)
+// connect returns so many sockets that are connected to an address.
+func connect(network string, to netip.AddrPort, n int) (fds []int, err error) {
+	for len(fds) < n {
+		fd, err := newSocket(network, to.Addr())
+		if err == nil {
+			fds = append(fds, fd)
+			err = unix.Connect(fd, sockaddr(to))
+		}
+		if err != nil {
+			closeAll(fds)
+			if err == unix.EINPROGRESS { // still
+				err = errSilent
+			}
+			return nil, fmt.Errorf("connect to %s: %w", to, err)
 		}
 	}
-	if err != nil {
-		return -1, fmt.Errorf("connect to %s: %w", to, err)
+	return fds, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
 	}
-	return fd, nil
 }
 
 func newSocket(network string, addr netip.Addr) (int, error) {

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"strconv"
@@ -17,21 +18,26 @@ import (
 func attach(args []string, stdout, stderr io.Writer) error {
 	opts := bench.DefaultOptions()
 	c := newCommand("attach", stdout, stderr)
-	c.pluginFlags(&opts.Zipline, &opts.Plugins)
+	pluginFlags(c.flags, &opts.Zipline, &opts.Plugins)
 	c.flags.IntVar(&opts.Rounds, "rounds", opts.Rounds, "paired rounds at 200 endpoints; a third of them at the other sizes")
 	c.flags.IntVar(&opts.BridgeMax, "bridge-max", opts.BridgeMax, "greatest number of endpoints for the bridge")
 	c.flags.BoolVar(&opts.BridgeNetfilter, "bridge-netfilter", false, "nodes with bridge-nf-call-iptables 1: forwarding is tracked, else direct")
 	c.flags.Uint64Var(&opts.Seed, "seed", opts.Seed, "seed of the order in a round and of the intervals")
-	c.flags.Func("sizes", fmt.Sprintf("numbers of endpoints to measure at, ascending (default %v)", opts.Sizes), func(text string) (err error) {
-		opts.Sizes, err = parseSizes(text)
-		return err
-	})
+	numbers(c.flags, "sizes", "numbers of endpoints to measure at", &opts.Sizes)
 	if err := c.parse(args, &opts.Progress); err != nil {
 		return err
 	}
 	return c.run(func(ctx context.Context) (report, error) {
 		r, err := bench.Attach(ctx, opts)
 		return r, err
+	})
+}
+
+// numbers defines a flag that is a list of numbers.
+func numbers(flags *flag.FlagSet, name, what string, chosen *[]int) {
+	flags.Func(name, fmt.Sprintf("%s, ascending (default %v)", what, *chosen), func(text string) (err error) {
+		*chosen, err = parseSizes(text)
+		return err
 	})
 }
 

@@ -25,7 +25,7 @@ type report interface {
 	Missed() []bench.Target
 }
 
-// command is a benchmark's flags and where its output goes.
+// command is the flags of a benchmark that gives one report, and where its output goes.
 type command struct {
 	flags          *flag.FlagSet
 	stdout, stderr io.Writer
@@ -46,18 +46,28 @@ func newCommand(name string, stdout, stderr io.Writer) *command {
 }
 
 // pluginFlags defines the flags that say which plugins are measured.
-func (c *command) pluginFlags(zipline, plugins *string) {
-	c.flags.StringVar(zipline, "zipline", beside("zipline"), "plugin under test")
-	c.flags.StringVar(plugins, "plugins", "", "directory of the reference plugins (default: built from the module proxy)")
+func pluginFlags(flags *flag.FlagSet, zipline, plugins *string) {
+	flags.StringVar(zipline, "zipline", beside("zipline"), "plugin under test")
+	flags.StringVar(plugins, "plugins", "", "directory of the reference plugins (default: built from the module proxy)")
+}
+
+// parse reads the flags.
+func parse(flags *flag.FlagSet, args []string) error {
+	err := flags.Parse(args)
+	if err == nil && flags.NArg() > 0 {
+		err = fmt.Errorf("%q is not a flag", flags.Arg(0))
+		_, _ = fmt.Fprintln(flags.Output(), err)
+	}
+	if err == nil || errors.Is(err, flag.ErrHelp) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errUsage, err)
 }
 
 // parse reads the flags and says where progress goes.
 func (c *command) parse(args []string, progress *io.Writer) error {
-	if err := c.flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return err
-		}
-		return fmt.Errorf("%w: %w", errUsage, err)
+	if err := parse(c.flags, args); err != nil {
+		return err
 	}
 	if !c.quiet {
 		*progress = c.stderr

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"slices"
@@ -12,12 +13,6 @@ import (
 
 	"github.com/zipline-cni/zipline/bench"
 )
-
-// traffic runs the benchmark of connections.
-func traffic(args []string, stdout, stderr io.Writer) error {
-	opts := bench.DefaultTrafficOptions()
-	return flow("traffic", &opts, bench.Traffic, args, stdout, stderr)
-}
 
 // tax runs the benchmark of everybody else's connections.
 func tax(args []string, stdout, stderr io.Writer) error {
@@ -38,15 +33,12 @@ func flow(name string, opts *bench.FlowOptions, measure func(context.Context, be
 	args []string, stdout, stderr io.Writer,
 ) error {
 	c := newCommand(name, stdout, stderr)
-	c.pluginFlags(&opts.Zipline, &opts.Plugins)
+	pluginFlags(c.flags, &opts.Zipline, &opts.Plugins)
 	c.flags.IntVar(&opts.Rounds, "rounds", opts.Rounds, "paired rounds")
-	c.flags.DurationVar(&opts.Duration, "duration", opts.Duration, "time of one measurement")
-	c.flags.DurationVar(&opts.Warmup, "warmup", opts.Warmup, "time of a connection before its measurement")
-	c.flags.Uint64Var(&opts.Seed, "seed", opts.Seed, "seed of the order in a round and of the intervals")
-	c.flags.StringVar((*string)(&opts.Placement), "cpus", string(opts.Placement), "where the ends run: together (on one CPU), apart, free")
-	subset(c, "workloads", &opts.Workloads, bench.TCPRR, bench.UDPRR, bench.TCPStream, bench.TCPMaerts)
+	flowFlags(c.flags, opts)
+	subset(c.flags, "workloads", &opts.Workloads, bench.TCPRR, bench.UDPRR, bench.TCPStream, bench.TCPMaerts)
 	if name != "tax" {
-		subset(c, "subjects", &opts.Subjects, opts.Subjects...)
+		subset(c.flags, "subjects", &opts.Subjects, opts.Subjects...)
 	}
 	if err := c.parse(args, &opts.Progress); err != nil {
 		return err
@@ -54,10 +46,18 @@ func flow(name string, opts *bench.FlowOptions, measure func(context.Context, be
 	return c.run(func(ctx context.Context) (report, error) { return measure(ctx, *opts) })
 }
 
+// flowFlags defines the flags that say how a connection is measured.
+func flowFlags(flags *flag.FlagSet, opts *bench.FlowOptions) {
+	flags.DurationVar(&opts.Duration, "duration", opts.Duration, "time of one measurement")
+	flags.DurationVar(&opts.Warmup, "warmup", opts.Warmup, "time of a connection before its measurement")
+	flags.Uint64Var(&opts.Seed, "seed", opts.Seed, "seed of the order in a round and of the intervals")
+	flags.StringVar((*string)(&opts.Placement), "cpus", string(opts.Placement), "where the ends run: together (on one CPU), apart, free")
+}
+
 // subset defines a flag that is a choice of some of the values.
-func subset[T ~string](c *command, name string, chosen *[]T, values ...T) {
+func subset[T ~string](flags *flag.FlagSet, name string, chosen *[]T, values ...T) {
 	all := slices.Clone(values)
-	c.flags.Func(name, fmt.Sprintf("some of %s (default %s)", join(all), join(*chosen)), func(text string) error {
+	flags.Func(name, fmt.Sprintf("some of %s (default %s)", join(all), join(*chosen)), func(text string) error {
 		*chosen = nil
 		for field := range strings.SplitSeq(text, ",") {
 			value := T(strings.TrimSpace(field))

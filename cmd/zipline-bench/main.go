@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command zipline-bench measures zipline beside the reference bridge plugin.
+// Command zipline-bench measures zipline beside other plugins and beside the limits.
 package main
 
 import (
@@ -13,14 +13,17 @@ import (
 	"github.com/zipline-cni/zipline/bench"
 )
 
-const usage = `usage: zipline-bench attach|traffic|tax|observe [flags]
+const usage = `usage: zipline-bench run|report|compare|table|attach|tax|observe [flags]
 
-attach   measure ADD and DEL beside the bridge plugin
-traffic  measure connections of containers beside the bridge plugin and a bare wire
+run      compare zipline with other plugins and with the limits: connections, ADD and DEL
+report   make a page with pictures from the results of a run
+compare  say what has regressed from one run to another
+table    make the README's table from the results of a run
+attach   measure ADD and DEL alone, beside the bridge plugin
 tax      measure what the programs on the uplink cost everybody else
 observe  measure what it costs connections to be traced or captured
 
-Each in private nodes (root); -help lists the flags.
+What measures does so in private nodes (root); -help lists the flags.
 `
 
 var (
@@ -50,12 +53,18 @@ func run(args []string, stdout, stderr io.Writer) error {
 		return bench.ServeAgent(os.Stdin, stdout)
 	case "attach":
 		return attach(args[1:], stdout, stderr)
-	case "traffic":
-		return traffic(args[1:], stdout, stderr)
+	case "run":
+		return compareAll(args[1:], stdout, stderr)
 	case "tax":
 		return tax(args[1:], stdout, stderr)
 	case "observe":
 		return observe(args[1:], stdout, stderr)
+	case "report":
+		return page(args[1:], stdout, stderr)
+	case "compare":
+		return compare(args[1:], stdout, stderr)
+	case "table":
+		return table(args[1:], stdout, stderr)
 	default:
 		_, _ = io.WriteString(stderr, usage)
 		return errUsage

@@ -19,7 +19,8 @@ import (
 func TestWrongUsageIsTold(t *testing.T) {
 	for _, args := range [][]string{
 		nil, {"detach"}, {"attach", "-no-such-flag"}, {"tax", "-subjects", "wire"},
-		{"traffic", "-workloads", "TCP_CRR"}, {"traffic", "-subjects", "wire,wire"}, {"traffic", "-subjects", ""},
+		{"run", "-workloads", "TCP_XYZ"}, {"run", "-paths", "same node,same node"}, {"run", "-connections", "0"}, {"run", "more"},
+		{"observe", "-subjects", "nobody,nobody"}, {"observe", "-subjects", ""},
 	} {
 		var stderr bytes.Buffer
 		if err := run(args, io.Discard, &stderr); !errors.Is(err, errUsage) {
@@ -32,14 +33,16 @@ func TestWrongUsageIsTold(t *testing.T) {
 }
 
 func TestHelpListsTheFlags(t *testing.T) {
+	reports := []string{"-check", "-json", "-csv"}
 	for command, flags := range map[string][]string{
-		"attach": {"-sizes"}, "traffic": {"-subjects", "-workloads", "-cpus", "-duration"}, "tax": {"-workloads", "-cpus"},
+		"attach": append(reports, "-sizes"), "observe": append(reports, "-subjects"), "tax": append(reports, "-workloads", "-cpus", "-duration"),
+		"run": {"-quick", "-out", "-cases", "-subjects", "-budget", "-connections"},
 	} {
 		var stderr bytes.Buffer
 		if err := run([]string{command, "-help"}, io.Discard, &stderr); !errors.Is(err, flag.ErrHelp) {
 			t.Errorf("help of %s: %v", command, err)
 		}
-		for _, want := range append(flags, "-check", "-json", "-csv", "-rounds", "-zipline") {
+		for _, want := range append(flags, "-rounds", "-zipline", "-quiet") {
 			if !strings.Contains(stderr.String(), want) {
 				t.Errorf("help of %s has no %s", command, want)
 			}
@@ -50,7 +53,7 @@ func TestHelpListsTheFlags(t *testing.T) {
 func TestSubsetKeepsTheOrderThatIsAskedFor(t *testing.T) {
 	c := newCommand("test", io.Discard, io.Discard)
 	chosen := []bench.Workload{bench.TCPRR}
-	subset(c, "workloads", &chosen, bench.TCPRR, bench.UDPRR, bench.TCPStream)
+	subset(c.flags, "workloads", &chosen, bench.TCPRR, bench.UDPRR, bench.TCPStream)
 	if err := c.parse([]string{"-workloads", "TCP_STREAM, TCP_RR"}, new(io.Writer)); err != nil {
 		t.Fatal(err)
 	}
