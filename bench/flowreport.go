@@ -95,7 +95,7 @@ func newFlowRow(samples []FlowSample, key flowKey, references []Subject, seed ui
 	if len(counting) == 0 {
 		return row // medians of nothing are no numbers, which JSON can't say
 	}
-	row.Rate, row.Cost, row.Own = medianOf(counting, FlowSample.rate), medianOf(counting, FlowSample.cost), medianOf(counting, FlowSample.own)
+	row.Rate, row.Cost, row.Own = medianOf(counting, FlowSample.Rate), medianOf(counting, FlowSample.Cost), medianOf(counting, FlowSample.Own)
 	row.Carried = slices.MinFunc(counting, func(a, b FlowSample) int { return cmp.Compare(a.Carried, b.Carried) }).Carried
 	for _, reference := range references {
 		if reference == key.subject {
@@ -105,8 +105,8 @@ func newFlowRow(samples []FlowSample, key flowKey, references []Subject, seed ui
 		for _, c := range []struct {
 			value func(FlowSample) float64
 			to    map[Subject]*Estimate
-		}{{FlowSample.rate, row.RateTo}, {FlowSample.cost, row.CostTo}, {FlowSample.own, row.OwnTo}} {
-			if ratios := pairedRatios(byRound(counting, c.value), byRound(others, c.value)); len(ratios) > 0 {
+		}{{FlowSample.Rate, row.RateTo}, {FlowSample.Cost, row.CostTo}, {FlowSample.Own, row.OwnTo}} {
+			if ratios := PairedRatios(byRound(counting, c.value), byRound(others, c.value)); len(ratios) > 0 {
 				e := EstimateMedian(ratios, seed)
 				c.to[reference] = &e
 			}

@@ -59,14 +59,14 @@ func (s *FlowSample) take(m load.Measurement) {
 	}
 }
 
-// rate returns the units per second.
-func (s FlowSample) rate() float64 { return float64(s.Units) / s.Seconds }
+// Rate returns the units per second.
+func (s FlowSample) Rate() float64 { return float64(s.Units) / s.Seconds }
 
-// cost returns the CPU seconds per unit.
-func (s FlowSample) cost() float64 { return s.Busy / float64(s.Units) }
+// Cost returns the CPU seconds of the whole machine per unit.
+func (s FlowSample) Cost() float64 { return s.Busy / float64(s.Units) }
 
-// own returns the CPU seconds of the two ends per unit.
-func (s FlowSample) own() float64 { return s.Threads / float64(s.Total) }
+// Own returns the CPU seconds of the two ends per unit.
+func (s FlowSample) Own() float64 { return s.Threads / float64(s.Total) }
 
 // flowKey is a line of a report.
 type flowKey struct {
@@ -89,10 +89,10 @@ func valid(samples []FlowSample, key flowKey) []FlowSample {
 }
 
 // byRound returns a value of each sample with the round that makes it a pair.
-func byRound(samples []FlowSample, value func(FlowSample) float64) []keyedValue[int] {
-	out := make([]keyedValue[int], 0, len(samples))
+func byRound(samples []FlowSample, value func(FlowSample) float64) []Keyed[int] {
+	out := make([]Keyed[int], 0, len(samples))
 	for _, s := range samples {
-		out = append(out, keyedValue[int]{s.Round, value(s)})
+		out = append(out, Keyed[int]{s.Round, value(s)})
 	}
 	return out
 }

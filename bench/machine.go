@@ -27,6 +27,23 @@ type Machine struct {
 	IPTables string `json:"iptables"`
 	// Reference is the version of the reference plugins.
 	Reference string `json:"reference"`
+	// Zipline is what the plugin under test says of its version.
+	Zipline string `json:"zipline,omitempty"`
+	// Virtual says that a hypervisor is below the kernel.
+	Virtual bool `json:"virtual,omitempty"`
+	// Governor of the CPUs' frequency, and Turbo: "on" or "off". Empty where the
+	// kernel does not show them, as in most virtual machines.
+	Governor string `json:"governor,omitempty"`
+	Turbo    string `json:"turbo,omitempty"`
+	// Mitigations are what the kernel says of the CPU's flaws that it has,
+	// as "name: state", sorted.
+	Mitigations []string `json:"mitigations,omitempty"`
+	// LoadBefore and LoadAfter are the load averages of the minute before the
+	// run and of its last one.
+	LoadBefore float64 `json:"loadBefore,omitempty"`
+	LoadAfter  float64 `json:"loadAfter,omitempty"`
+	// Steal is the share of the run's CPU time that a hypervisor gave to others.
+	Steal float64 `json:"steal,omitempty"`
 	// Command is the command line of the run.
 	Command []string  `json:"command"`
 	Time    time.Time `json:"time"`

@@ -91,7 +91,7 @@ func Run(ctx context.Context, opts RunOptions) (*Results, error) {
 	if r == nil || len(r.samples) == 0 {
 		return nil, errors.Join(err, context.Cause(ctx), errors.New("nothing was measured"))
 	}
-	r.results.Flows = r.samples
+	r.results.Flows, r.results.Machine = r.samples, r.watch.Machine()
 	return r.results, err
 }
 
@@ -101,11 +101,13 @@ type caseRun struct {
 	opts    RunOptions
 	dirs    []string // of plugins
 	shelf   *shelf
+	watch   *Watch
 	results *Results
 	sites   map[Subject]*site
 }
 
 func newCaseRun(tb testing.TB, opts RunOptions) (*caseRun, error) {
+	watch := StartWatch(opts.Zipline) // before plugins are built
 	cases, err := chosen(opts.Cases, opts.Subjects)
 	if err == nil {
 		err = errors.Join(someOf("workloads", opts.Workloads, Workloads), someOf("paths", opts.Paths, Paths))
@@ -119,8 +121,9 @@ func newCaseRun(tb testing.TB, opts RunOptions) (*caseRun, error) {
 	}
 	return &caseRun{
 		flowRun: flows, opts: opts, dirs: pluginDirs(tb, opts.Zipline, opts.Plugins), shelf: newShelf(tb),
+		watch: watch,
 		results: &Results{
-			Version: ResultsVersion, Machine: thisMachine(), Duration: opts.Duration, Warmup: opts.Warmup,
+			Version: ResultsVersion, Duration: opts.Duration, Warmup: opts.Warmup,
 			Placement: opts.Placement, Seed: opts.Seed, Cases: cases,
 		},
 	}, nil

@@ -85,12 +85,12 @@ func seconds(samples []Sample) []float64 {
 // ratios divides each sample of a by its pair in b, and leaves out the ones
 // without a pair.
 func ratios(a, b []Sample) []float64 {
-	keyed := func(samples []Sample) []keyedValue[pairKey] {
-		var out []keyedValue[pairKey]
+	keyed := func(samples []Sample) []Keyed[pairKey] {
+		var out []Keyed[pairKey]
 		for _, s := range samples {
-			out = append(out, keyedValue[pairKey]{s.key(), s.Seconds})
+			out = append(out, Keyed[pairKey]{s.key(), s.Seconds})
 		}
 		return out
 	}
-	return pairedRatios(keyed(a), keyed(b))
+	return PairedRatios(keyed(a), keyed(b))
 }

@@ -46,36 +46,57 @@ func EstimateMedian(values []float64, seed uint64) Estimate {
 		e.Low, e.High = math.NaN(), math.NaN()
 		return e
 	}
-	random := rand.New(rand.NewPCG(seed, 0))
-	medians := make([]float64, resamples)
-	sample := make([]float64, len(values))
-	for i := range medians {
-		for j := range sample {
-			sample[j] = values[random.IntN(len(values))]
-		}
-		medians[i] = Median(sample)
-	}
+	medians := Medians(values, seed)
 	e.Low, e.High = Quantile(medians, 0.025), Quantile(medians, 0.975)
 	return e
 }
 
-// keyedValue is a value with what makes it one of a pair.
-type keyedValue[K comparable] struct {
-	key   K
-	value float64
+// Medians returns the medians of the bootstrap samples of the values, of which
+// there has to be one. The same values and seed always give the same medians.
+func Medians(values []float64, seed uint64) []float64 {
+	random := rand.New(rand.NewPCG(seed, 0))
+	sorted := slices.Sorted(slices.Values(values))
+	medians := make([]float64, resamples)
+	times := make([]int, len(sorted)) // that each value is in the sample
+	for i := range medians {
+		clear(times)
+		for range sorted {
+			times[random.IntN(len(sorted))]++
+		}
+		medians[i] = (drawn(sorted, times, (len(sorted)-1)/2) + drawn(sorted, times, len(sorted)/2)) / 2
+	}
+	return medians
 }
 
-// pairedRatios divides each value of a by the one of b that has the same key, and
-// leaves out the ones without a pair.
-func pairedRatios[K comparable](a, b []keyedValue[K]) []float64 {
+// drawn returns the value at an index of the sample that holds each of the sorted
+// values so many times. A report has thousands of intervals: not to sort each
+// sample makes them ten times as fast.
+func drawn(sorted []float64, times []int, index int) float64 {
+	at := 0
+	for index >= times[at] {
+		index -= times[at]
+		at++
+	}
+	return sorted[at]
+}
+
+// Keyed is a value with what makes it one of a pair.
+type Keyed[K comparable] struct {
+	Key   K
+	Value float64
+}
+
+// PairedRatios divides each value of a by the one of b that has the same key, and
+// leaves out the ones without a pair. They are in the order of a.
+func PairedRatios[K comparable](a, b []Keyed[K]) []float64 {
 	divisors := map[K]float64{}
 	for _, v := range b {
-		divisors[v.key] = v.value
+		divisors[v.Key] = v.Value
 	}
 	var out []float64
 	for _, v := range a {
-		if divisor, ok := divisors[v.key]; ok && divisor > 0 {
-			out = append(out, v.value/divisor)
+		if divisor, ok := divisors[v.Key]; ok && divisor > 0 {
+			out = append(out, v.Value/divisor)
 		}
 	}
 	return out

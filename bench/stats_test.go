@@ -77,3 +77,21 @@ func TestIntervalCoversTheTrueMedian(t *testing.T) {
 		t.Errorf("%d of %d intervals hold the true median", covered, trials)
 	}
 }
+
+func TestMedianOfASampleIsThatOfItsValues(t *testing.T) {
+	sorted := []float64{1, 2, 4, 8}
+	for _, c := range []struct {
+		times []int
+		want  []float64
+	}{
+		{[]int{1, 1, 1, 1}, []float64{1, 2, 4, 8}},
+		{[]int{0, 3, 0, 1}, []float64{2, 2, 2, 8}},
+		{[]int{0, 0, 0, 4}, []float64{8, 8, 8, 8}},
+	} {
+		for i, want := range c.want {
+			if got := drawn(sorted, c.times, i); got != want {
+				t.Errorf("value %d of %v times %v is %v; want %v", i, c.times, sorted, got, want)
+			}
+		}
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"github.com/zipline-cni/zipline/datapath/conntrack"
 	"github.com/zipline-cni/zipline/datapath/nat"
 	"github.com/zipline-cni/zipline/internal/nlink"
+	"github.com/zipline-cni/zipline/internal/rcu"
 	"github.com/zipline-cni/zipline/loader"
 )
 
@@ -35,9 +36,8 @@ type Hints struct {
 // last endpoint. What is gone already is no error. It goes on after an error and
 // returns all of them joined.
 //
-// release (nil for none) gives the addresses back. It is called when nothing of
-// the attachment is left to be seen, and never after an error; the kernel's wait
-// for the end of the device goes on beside it.
+// release (nil for none) gives the addresses back. It is called last, when nothing
+// of the attachment is left to be seen, and never after an error.
 func Remove(a Attachment, hints Hints, release func() error) error {
 	return remove(a.owner(), hints, release)
 }
@@ -54,14 +54,16 @@ func remove(owner nat.Owner, hints Hints, release func() error) error {
 	node, err := publishedMaps(index)
 	// First, so that nothing is sent to a device that goes.
 	errs = append(errs, err, unpublish(node, index, owner.Device, addresses))
-	// The rest is done beside the wait for the device's end, which is nearly all
-	// of the time.
-	deletion := deleteDevice(owner.Device, index)
-	errs = append(errs, leaveMaps(node), deletion.unlisted())
-	// Only now, so that nothing of the container's leaves untranslated. The
-	// socket's close waits for a grace period, so it runs beside the rest.
-	elements := make(chan error, 1)
-	go func() { elements <- removeElements(owner, addresses) }()
+	// Both wait for grace periods, holding locks that other removals want. Elements
+	// go after the device, so that nothing of the container's leaves untranslated.
+	device, elements := make(chan error, 1), make(chan error, 1)
+	go func() {
+		elements <- rcu.Expedite(func() error {
+			device <- deleteDevice(index)
+			return removeElements(owner, addresses)
+		})
+	}()
+	errs = append(errs, leaveMaps(node), <-device)
 	freed, err := unclaimed(addresses)
 	errs = append(errs, err)
 	_, err = conntrack.DeleteAddresses(freed...)
@@ -69,7 +71,18 @@ func remove(owner nat.Owner, hints Hints, release func() error) error {
 	if release != nil && errors.Join(errs...) == nil {
 		errs = append(errs, release())
 	}
-	return errors.Join(append(errs, deletion.done())...)
+	return errors.Join(errs...)
+}
+
+// deleteDevice deletes a device; 0 is none, and one that is gone already no error.
+func deleteDevice(index int) error {
+	if index == 0 {
+		return nil
+	}
+	if err := nlink.DeleteLink(index); !isNotFound(err) {
+		return err
+	}
+	return nil
 }
 
 // deviceIndex returns the ifindex of a device, 0 when there is none.
@@ -290,7 +303,9 @@ func releaseSubnet(subnet netip.Prefix) (err error) {
 }
 
 func removeSubnetElements(subnet netip.Prefix) error {
-	return withRuleset(func(rules *nat.Ruleset) error { return rules.RemoveNetwork([]netip.Prefix{subnet}) })
+	return rcu.Expedite(func() error {
+		return withRuleset(func(rules *nat.Ruleset) error { return rules.RemoveNetwork([]netip.Prefix{subnet}) })
+	})
 }
 
 // subnetInUse looks for the first host route of ours in the subnet.

@@ -13,14 +13,17 @@ import (
 	"github.com/zipline-cni/zipline/bench"
 )
 
-const usage = `usage: zipline-bench run|attach|tax|observe [flags]
+const usage = `usage: zipline-bench run|report|compare|table|attach|tax|observe [flags]
 
 run      compare zipline with other plugins and with the limits: connections, ADD and DEL
+report   make a page with pictures from the results of a run
+compare  say what has regressed from one run to another
+table    make the README's table from the results of a run
 attach   measure ADD and DEL alone, beside the bridge plugin
 tax      measure what the programs on the uplink cost everybody else
 observe  measure what it costs connections to be traced or captured
 
-Each in private nodes (root); -help lists the flags.
+What measures does so in private nodes (root); -help lists the flags.
 `
 
 var (
@@ -56,6 +59,12 @@ func run(args []string, stdout, stderr io.Writer) error {
 		return tax(args[1:], stdout, stderr)
 	case "observe":
 		return observe(args[1:], stdout, stderr)
+	case "report":
+		return page(args[1:], stdout, stderr)
+	case "compare":
+		return compare(args[1:], stdout, stderr)
+	case "table":
+		return table(args[1:], stdout, stderr)
 	default:
 		_, _ = io.WriteString(stderr, usage)
 		return errUsage

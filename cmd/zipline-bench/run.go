@@ -20,10 +20,8 @@ import (
 	"time"
 
 	"github.com/zipline-cni/zipline/bench"
+	benchreport "github.com/zipline-cni/zipline/bench/report"
 )
-
-// resultsFile is what a run writes in the directory of its output.
-const resultsFile = "results.json"
 
 var quickFlag = regexp.MustCompile(`^--?quick(=true)?$`)
 
@@ -43,15 +41,15 @@ func compareAll(args []string, stdout, stderr io.Writer) error {
 	if results == nil {
 		return err
 	}
-	name := filepath.Join(out, resultsFile)
-	err = errors.Join(err, writeFile(name, results.WriteJSON))
+	// Of an interrupted run, too: what there is may be all that its owner wants.
+	err = errors.Join(err, benchreport.WriteAll(out, results))
 	for _, f := range results.Failures {
 		_, _ = fmt.Fprintf(stderr, "left out: %s %s: %s\n", f.Subject, f.What, f.Why)
 	}
 	if results.Incomplete != "" {
 		err = errors.Join(err, fmt.Errorf("the results are not complete: %s", results.Incomplete))
 	}
-	_, _ = fmt.Fprintln(stdout, name)
+	_, _ = fmt.Fprintln(stdout, filepath.Join(out, benchreport.PageFile))
 	return err
 }
 

@@ -23,7 +23,7 @@ var arrows = map[string][]string{
 	// cni only to check a configuration as ADD does, and to read what ADD was told.
 	"cmd/ziplinectl": {"loader", "loader/prog", "loader/trace", "datapath", "ipam", "bpf", "cni", "datapath/capture",
 		"datapath/conntrack", "datapath/doctor", "datapath/flow", "datapath/metrics", "datapath/watch"},
-	"cmd/zipline-bench":  {"bench"},
+	"cmd/zipline-bench":  {"bench", "bench/report"},
 	"cni":                {"ipam", "datapath"},
 	"datapath":           {"loader", "bpf", "datapath/nat", "datapath/conntrack", "internal/nlink", "internal/rcu"},
 	"datapath/nat":       {"internal/nfnl"},
@@ -33,11 +33,13 @@ var arrows = map[string][]string{
 	"datapath/metrics":   {"datapath", "loader"},
 	"datapath/capture":   {"datapath/capture/filter"},
 	"datapath/doctor":    {"datapath", "datapath/nat", "loader", "bpf", "internal/nlink", "internal/nfnl"},
+	"internal/nlink":     {"internal/orphan"},
 	"loader":             {"bpf", "internal/nlink", "internal/rcu"},
 	"loader/prog":        {"internal/nlink"},
 	"loader/trace":       {"loader", "bpf"},
 	// The counters say who carried a measured packet, and no figure counts without.
 	"bench":              {"bench/load", "internal/testrig", "internal/reference", "internal/tbrun", "loader", "bpf"},
+	"bench/report":       {"bench"},
 	"internal/demo":      {"internal/testrig", "internal/reference", "internal/tbrun", "internal/testutil", "loader", "bpf"},
 	"internal/testrig":   {"internal/testutil"},
 	"internal/reference": {"internal/testutil"},
@@ -112,19 +114,44 @@ func TestEveryPackageSaysWhatItIsFor(t *testing.T) {
 // Every ADD and DEL starts the plugin anew and pays for the initialisation of
 // all that is linked into it.
 func TestPluginLinksNoServer(t *testing.T) {
-	cmd := exec.Command("go", "list", "-deps", "./cmd/zipline")
-	cmd.Dir = testutil.RepoRoot(t)
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("list what the plugin imports: %v", err)
-	}
-	deps := strings.Fields(string(out))
-	if !slices.Contains(deps, "github.com/containernetworking/cni/pkg/invoke") {
-		t.Fatal("the list lacks what the plugin is known to import")
-	}
+	deps := linked(t, "cmd/zipline", "github.com/containernetworking/cni/pkg/invoke")
 	for _, heavy := range []string{"net/http", "crypto/tls", "go.opentelemetry.io/otel/trace", "github.com/spf13/cobra"} {
 		if slices.Contains(deps, heavy) {
 			t.Errorf("the plugin links %s", heavy)
 		}
 	}
+}
+
+// Fonts and formats of pictures are many times the size of what a node needs.
+func TestOnlyTheBenchmarkDraws(t *testing.T) {
+	draws := func(path string) bool { return strings.HasPrefix(path, "gonum.org/") }
+	for _, p := range packages(t) {
+		if name := strings.TrimPrefix(p.ImportPath, module+"/"); name != "bench/report" && slices.ContainsFunc(p.Imports, draws) {
+			t.Errorf("%s imports a package for plots", name)
+		}
+	}
+	for _, program := range []string{"cmd/zipline", "cmd/ziplinectl"} {
+		if slices.ContainsFunc(linked(t, program, module+"/loader"), draws) {
+			t.Errorf("%s links a package for plots", program)
+		}
+	}
+	if !slices.ContainsFunc(linked(t, "cmd/zipline-bench", module+"/bench/report"), draws) {
+		t.Error("the benchmark links no package for plots: this test guards nothing")
+	}
+}
+
+// linked returns all packages that a program is made of, of which one is known.
+func linked(t *testing.T, program, known string) []string {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "./"+program)
+	cmd.Dir = testutil.RepoRoot(t)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("list what %s imports: %v", program, err)
+	}
+	deps := strings.Fields(string(out))
+	if !slices.Contains(deps, known) {
+		t.Fatalf("the list lacks what %s is known to import", program)
+	}
+	return deps
 }

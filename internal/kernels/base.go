@@ -36,6 +36,8 @@ var packages = []suite{
 	{pkg: "bpf", files: []string{"lib"}},
 	{pkg: "datapath/conntrack"},
 	{pkg: "datapath/nat"},
+	{pkg: "internal/nlink", run: "Delet|Child|Heard"},
+	{pkg: "internal/orphan"},
 	{pkg: "cmd/zipline", run: "^TestTraffic$/./^(kernel|direct|tracked)$", modules: []string{"br_netfilter"}},
 }
 

@@ -8,7 +8,9 @@
 // ticks, 8 to 14 ms with HZ=250, in which no other device of the machine can be
 // made, changed or deleted. Everything else that waits under this lock waits
 // for an expedited grace period, some ten microseconds (synchronize_net).
-// [Expedite] makes those two behave alike.
+// [Expedite] makes those two behave alike, and the close of a netfilter socket
+// after a deletion, which waits with the lock of nftables changes held
+// (nft_rcv_nl_event in nf_tables_api.c).
 package rcu
 
 import (
