@@ -105,8 +105,8 @@ type run struct {
 	samples []Sample
 	facts   Facts
 	maps    []MapMemory
-	// slow are the reference plugins that were left out; see [Options].Patience.
-	slow map[Subject]bool
+	// slow says of the reference plugins that were left out why; see [Options].Patience.
+	slow map[Subject]string
 	// grown is by how much the kernel's memory grew while endpoints were added.
 	grown map[Subject]kernelGrowth
 }
@@ -116,7 +116,7 @@ func newRun(tb testing.TB, opts Options) *run {
 	return &run{
 		session: newSession(tb, opts.Seed, opts.Progress), opts: opts,
 		plugins: newPlugins(tb, opts.Zipline, opts.Plugins), worlds: map[Subject]*world{},
-		slow: map[Subject]bool{}, grown: map[Subject]kernelGrowth{},
+		slow: map[Subject]string{}, grown: map[Subject]kernelGrowth{},
 	}
 }
 
@@ -219,7 +219,7 @@ const growStep = 100
 // nodes grow one after the other, for the kernel's memory to tell whose growth it was.
 func (r *run) grow(subject Subject, size int) (arrived bool, err error) {
 	w := r.worlds[subject]
-	if subject != Zipline && (size > r.opts.ReferenceMax || r.slow[subject]) {
+	if subject != Zipline && (size > r.opts.ReferenceMax || r.slow[subject] != "") {
 		return false, nil
 	}
 	if w.present >= size {
@@ -234,8 +234,8 @@ func (r *run) grow(subject Subject, size int) (arrived bool, err error) {
 	defer func() { r.grown[subject] = r.grown[subject].add(w.present-first, kernelMemory()-before) }()
 	for w.present < size {
 		if subject != Zipline && time.Since(start) > r.opts.Patience {
-			r.slow[subject] = true
-			r.progress(fmt.Sprintf("%s is left out: it had %d endpoints after %s", subject, w.present, r.opts.Patience))
+			r.slow[subject] = fmt.Sprintf("%d endpoints after %s", w.present, r.opts.Patience)
+			r.progress(fmt.Sprintf("left out: %s: %s", subject, r.slow[subject]))
 			return false, nil
 		}
 		step := min(growStep, size-w.present)

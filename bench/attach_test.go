@@ -73,24 +73,6 @@ func TestRunMeasuresEveryPhase(t *testing.T) {
 	t.Log("\n" + text.String())
 }
 
-func TestReferenceThatIsTooSlowIsLeftOut(t *testing.T) {
-	opts := smallRun(t)
-	opts.Sizes, opts.Patience = []int{1, 3}, time.Nanosecond
-	report, err := bench.Attach(t.Context(), opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, row := range report.Rows {
-		want := 4 // with the control
-		if row.Endpoints == 3 {
-			want = 2
-		}
-		if len(row.Times) != want || row.Times[bench.Zipline].Count == 0 {
-			t.Errorf("%s at %d endpoints: %v", row.Verb, row.Endpoints, row.Times)
-		}
-	}
-}
-
 // checkMaps wants every map with a size, and the endpoints to take more in a node
 // that has more.
 func checkMaps(t *testing.T, maps []bench.MapMemory) {

@@ -6,6 +6,7 @@ package bench
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -31,6 +32,10 @@ func (r *caseRun) measureAttach(ctx context.Context) error {
 	case <-done:
 		if attach != nil {
 			r.results.Attach, r.results.Facts, r.results.Maps = attach.samples, attach.facts, attach.maps
+			for subject, why := range attach.slow {
+				what := fmt.Sprintf("ADD and DEL with up to %d endpoints", opts.ReferenceMax)
+				r.results.Failures = append(r.results.Failures, Failure{subject, what, why})
+			}
 		}
 	case <-time.After(agentPatience):
 		// Interrupted, and at work still: it ends with the process.

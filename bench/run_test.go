@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -181,9 +182,10 @@ func (a after) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-func TestRunHasTheControlPlane(t *testing.T) {
+func TestRunHasTheControlPlaneLessWhoIsTooSlow(t *testing.T) {
 	opts := smallComparison(t, bench.Wire)
 	attach := smallRun(t)
+	attach.Patience = time.Nanosecond
 	opts.Attach = &attach
 	results, err := bench.Run(t.Context(), opts)
 	if err != nil {
@@ -199,6 +201,16 @@ func TestRunHasTheControlPlane(t *testing.T) {
 	}
 	if len(back.Attach) == 0 || back.Facts.Processes[bench.Zipline] != 1 || len(back.Flows) != len(results.Flows) || len(back.Cases) != 1 {
 		t.Errorf("results of the control plane: %d samples, %+v", len(back.Attach), back.Facts)
+	}
+	largest := map[bench.Subject]int{}
+	for _, s := range back.Attach {
+		if s.Phase == bench.PhasePaired {
+			largest[s.Subject] = max(largest[s.Subject], s.Endpoints)
+		}
+	}
+	want := map[bench.Subject]int{bench.Zipline: 5, bench.Control: 5, bench.Bridge: 1, bench.PTP: 1}
+	if !maps.Equal(largest, want) || len(back.Failures) != 2 || len(back.Maps) == 0 {
+		t.Errorf("sizes %v, failures %+v, %d maps; want sizes %v and a failure of each that is slow", largest, back.Failures, len(back.Maps), want)
 	}
 }
 

@@ -89,12 +89,16 @@ func (p *page) facts() {
 	var rows [][]string
 	for _, s := range p.report.attachSubjects() {
 		if f.Processes[s] > 0 {
+			memory := "-"
+			if each, ok := f.KernelMemory[s]; ok {
+				memory = scaled(each, "B")
+			}
 			rows = append(rows, []string{
-				inTable(string(s)), fmt.Sprint(f.Processes[s]), fmt.Sprint(f.Programs[s]), fmt.Sprint(len(f.Sprung[s])),
+				inTable(string(s)), fmt.Sprint(f.Processes[s]), fmt.Sprint(f.Programs[s]), fmt.Sprint(len(f.Sprung[s])), memory,
 			})
 		}
 	}
-	p.table([]string{"one ADD of", "processes", "programs executed", "forbidden programs, DEL included"}, rows)
+	p.table([]string{"one ADD of", "processes", "programs executed", "forbidden programs, DEL included", "memory of the kernel"}, rows)
 }
 
 // maps is the memory of maps by number of endpoints.

@@ -169,7 +169,8 @@ func (s synthetic) withControl(r *bench.Results) {
 	}
 	r.Facts = bench.Facts{
 		Processes: map[bench.Subject]int{bench.Zipline: 1, bench.Bridge: 12}, Programs: map[bench.Subject]int{bench.Zipline: 1, bench.Bridge: 11},
-		Sprung: map[bench.Subject][]string{bench.Bridge: {"iptables -w"}},
+		Sprung:       map[bench.Subject][]string{bench.Bridge: {"iptables -w"}},
+		KernelMemory: map[bench.Subject]float64{bench.Zipline: 45_200},
 	}
 	r.Crosschecks = []bench.Crosscheck{{What: "TCP_STREAM of the wire", Tool: "iperf3 3.12", Unit: "bit/s"}}
 	for range s.rounds {
