@@ -206,7 +206,9 @@ func TestWithoutConntrackNothingIsLookedUp(t *testing.T) {
 	w := newWorld(t, false)
 	e := w.translations()[0].entry(unix.IPPROTO_TCP, false)
 	w.add(t, e)
-	w.check(t, w.peers["b"].v4, row{"", func(*world, *packet) {}, ZiplineReasonREASON_DIRECT})
+	for _, to := range []netip.Addr{w.peers["b"].v4, w.peers["b"].v6} {
+		w.check(t, to, row{"", func(*world, *packet) {}, ZiplineReasonREASON_DIRECT})
+	}
 	w.wantLeft(t, e, e.packet(w, original, true).as(w.uplink), ZiplineReasonREASON_NEXT_UNTRACKED)
 }
 

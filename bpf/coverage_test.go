@@ -45,10 +45,10 @@ var (
 		"lib/rewrite.h: if (!uplink && !bpf_l4_csum_replace(skb, check, 0, difference, flags))":                                   "succeeds only on a kernel that does not know BPF_F_IPV6",
 		"lib/rewrite.h: if (bpf_l4_csum_replace(skb, check, old, new, flags | sizeof(old)) || rewrite_ports(skb, pkt, flow, v4))": "cannot fail where the first one did not",
 		"lib/rewrite.h: if ((void *)(ports + 1) > (void *)(long)skb->data_end)":                                                   "the helper before it made them linear",
-		"lib/route.h: return !(sequence & 1) && route->sequence == sequence;":                                                     "takes a real-time kernel, and two packets at one place on one CPU",
-		"lib/route.h: if (sequence & 1)":            "likewise",
+		"lib/answer.h: return !(sequence & 1) && answer->sequence == sequence;":                                                   "takes a real-time kernel, and two packets at one place on one CPU",
+		"lib/answer.h: if (sequence & 1)":           "likewise",
 		"lib/forward.h: if (opts.error != -ENOENT)": "the kernel has nothing else to complain about",
-		"lib/route.h: if (!route)":                  "the index is that of an entry",
+		"lib/answer.h: if (!answer)":                "the index is that of an entry",
 		"lib/rewrite.h: if ((void *)(eth + 1) + (v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) > end)": "the second time: the headers were linear before",
 	}
 )
@@ -87,11 +87,12 @@ func TestCoverage(t *testing.T) {
 }
 
 // byChance are conditions on whether a tick passes between two packets, inlined in
-// parts: what each must do has tests of its own (route_test.go).
+// parts: what each must do has tests of its own (answer_test.go).
 var byChance = []string{
-	"lib/carry.h: if (route_known(key, way))",
-	"lib/arrival.h: if (route_known(&back, &way))",
-	"lib/forward.h: if (!address_equal(&pkt->saddr, &flow->saddr, v4) && route_known(&key, &way))",
+	"lib/flow.h: if (!answer_known(question, flow, sizeof(*flow)))",
+	"lib/carry.h: if (answer_known(question, way, sizeof(*way)))",
+	"lib/arrival.h: if (answer_known(&back, NULL, 0))",
+	"lib/forward.h: if (!address_equal(&pkt->saddr, &flow->saddr, v4) && answer_known(&question, &way, sizeof(way)))",
 }
 
 // wantExcuses checks that the lines are those that are excused, and no fewer.

@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -67,10 +68,12 @@ func established(protocol byte, client, dst, server, seen netip.AddrPort) *entry
 // add enters the flow as if the stack had seen it so far.
 func (w *world) add(tb testing.TB, e *entry) {
 	tb.Helper()
-	if err := w.conntrack(e, mdl.Create|mdl.Excl); err != nil {
+	if err := w.create(e); err != nil {
 		tb.Fatalf("create conntrack entry: %v", err)
 	}
 }
+
+func (w *world) create(e *entry) error { return w.conntrack(e, mdl.Create|mdl.Excl) }
 
 // change sets timeout, status and state of the entry anew.
 func (w *world) change(tb testing.TB, e *entry) {
@@ -83,10 +86,14 @@ func (w *world) change(tb testing.TB, e *entry) {
 // remove takes the flow out of conntrack.
 func (w *world) remove(tb testing.TB, e *entry) {
 	tb.Helper()
-	const del = 2 // IPCTNL_MSG_CT_DELETE
-	if err := w.message(e, del, 0); err != nil {
+	if err := w.delete(e); err != nil {
 		tb.Fatalf("delete conntrack entry: %v", err)
 	}
+}
+
+func (w *world) delete(e *entry) error {
+	const del = 2 // IPCTNL_MSG_CT_DELETE
+	return w.message(e, del, 0)
 }
 
 func (w *world) conntrack(e *entry, flags mdl.HeaderFlags) error { return w.message(e, 0, flags) }
@@ -213,8 +220,9 @@ func (w *world) admit(tb testing.TB, e *entry, directions uint16) {
 }
 
 // whileAdmitted runs the packet before the admission of its flow, if it has one,
-// can have run out, however slow the machine is. It returns what to_device is
-// told as well.
+// can have run out, however slow the machine is. Run again, when an answer of
+// conntrack may be kept, it has to come out the same. It returns what to_device
+// is told as well.
 func (w *world) whileAdmitted(tb testing.TB, e *entry, p *packet) (outcome, uint16) {
 	tb.Helper()
 	frame, ctx := p.bytes(), p.context()
@@ -223,8 +231,13 @@ func (w *world) whileAdmitted(tb testing.TB, e *entry, p *packet) (outcome, uint
 			w.admit(tb, e, e.directions)
 		}
 		got := w.runHook(tb, p.hook(), frame, ctx, staging{})
+		again := w.again(tb, p)
 		said := w.said(tb, p.hook(), frame, ctx, staging{})
 		if e.admitted.IsZero() || time.Since(e.admitted) < 3*time.Second/2 {
+			if again.verdict != got.verdict || again.mark != got.mark || !bytes.Equal(again.data, got.data) {
+				tb.Errorf("verdict %d, then %d: mark %#x, then %#x: frame\n%x, then\n%x",
+					got.verdict, again.verdict, got.mark, again.mark, head(got.data), head(again.data))
+			}
 			return got, said
 		}
 	}

@@ -34,6 +34,7 @@ func (w *world) runHook(tb testing.TB, hook Hook, frame []byte, ctx skBuff, read
 	runLock.Lock()
 	defer runLock.Unlock()
 	w.notePorts(tb)
+	w.forget(tb)
 	before := w.counters(tb)
 	slot, path := w.slotsOf(ctx.Ifindex)
 	passed := w.path(tb, path)
@@ -70,6 +71,47 @@ func (w *world) runHook(tb testing.TB, hook Hook, frame []byte, ctx skBuff, read
 	}
 	wantPath(tb, hook, got.counted, w.path(tb, path), passed)
 	return got
+}
+
+// forget makes the next packet ask anew, as if it came in a tick of its own.
+func (w *world) forget(tb testing.TB) {
+	tb.Helper()
+	if haveConntrack() != nil {
+		return // nothing is asked there
+	}
+	places := make([]uint32, w.objs.Answers.MaxEntries())
+	for i := range places {
+		places[i] = uint32(i)
+	}
+	nothing := make([]ZiplineAnswer, len(places)*ebpf.MustPossibleCPU())
+	if _, err := w.objs.Answers.BatchUpdate(places, nothing, nil); err != nil {
+		tb.Fatalf("clear answers: %v", err)
+	}
+}
+
+// again runs the program once more, soon enough that it may still know what it
+// asked about the last packet.
+func (w *world) again(tb testing.TB, p *packet) outcome {
+	tb.Helper()
+	return w.send(tb, p, func(run func() error) error { return run() })
+}
+
+// send runs the program on a packet, and nothing around it but what it is told to.
+func (w *world) send(tb testing.TB, p *packet, around func(run func() error) error) outcome {
+	tb.Helper()
+	frame, out := p.bytes(), skBuff{}
+	opts := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Context: p.context(), ContextOut: &out}
+	var ret uint32
+	err := w.do(func() error {
+		return around(func() (err error) {
+			ret, err = w.program(p.hook()).Run(opts)
+			return err
+		})
+	})
+	if err != nil {
+		tb.Fatalf("run %s: %v", p.hook(), err)
+	}
+	return outcome{verdict: int32(ret), data: opts.DataOut, mark: out.Mark}
 }
 
 // slotsOf returns where the packets of a device are counted.

@@ -22,6 +22,8 @@
 #include "lib/conntrack.h"
 #include "lib/admission.h"
 #include "lib/port.h"
+#include "lib/answer.h"
+#include "lib/turn.h"
 #include "lib/flow.h"
 #include "lib/local.h"
 #include "lib/rewrite.h"

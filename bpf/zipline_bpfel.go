@@ -18,6 +18,28 @@ type ZiplineAddress struct {
 	W [4]uint32
 }
 
+type ZiplineAnswer struct {
+	_        structs.HostLayout
+	Tick     uint64
+	Question struct {
+		_     structs.HostLayout
+		Saddr ZiplineAddress
+		Daddr ZiplineAddress
+		Ports struct {
+			_      structs.HostLayout
+			Source uint16
+			Dest   uint16
+		}
+		Traffic  uint32
+		Ifindex  uint32
+		Protocol uint16
+		About    uint16
+	}
+	Said     [6]uint64
+	Sequence uint32
+	_        [4]byte
+}
+
 type ZiplineCounter struct {
 	_       structs.HostLayout
 	Packets uint64
@@ -136,28 +158,6 @@ const (
 	ZiplineReasonREASON_NEXT_REVERSE_PATH    ZiplineReason = 102
 )
 
-type ZiplineRoute struct {
-	_    structs.HostLayout
-	Tick uint64
-	Key  struct {
-		_        structs.HostLayout
-		Saddr    ZiplineAddress
-		Daddr    ZiplineAddress
-		Traffic  uint32
-		Ifindex  uint32
-		Protocol uint32
-		Pad      uint32
-	}
-	Way struct {
-		_       structs.HostLayout
-		Ifindex uint32
-		Mtu     uint32
-		Dmac    [6]uint8
-		Smac    [6]uint8
-	}
-	Sequence uint32
-}
-
 type ZiplineUplink struct {
 	_       structs.HostLayout
 	Mtu     uint32
@@ -168,6 +168,7 @@ type ZiplineUplink struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	ZiplineMapAnswers         = "answers"
 	ZiplineMapCounters        = "counters"
 	ZiplineMapDevices         = "devices"
 	ZiplineMapEndpoints       = "endpoints"
@@ -175,7 +176,6 @@ const (
 	ZiplineMapNetworks        = "networks"
 	ZiplineMapPathSlots       = "path_slots"
 	ZiplineMapPaths           = "paths"
-	ZiplineMapRoutes          = "routes"
 	ZiplineMapTracers         = "tracers"
 	ZiplineMapUplinks         = "uplinks"
 	ZiplineProgFromEndpoint   = "from_endpoint"
@@ -239,6 +239,7 @@ type ZiplineProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ZiplineMapSpecs struct {
+	Answers   *ebpf.MapSpec `ebpf:"answers"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Devices   *ebpf.MapSpec `ebpf:"devices"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
@@ -246,7 +247,6 @@ type ZiplineMapSpecs struct {
 	Networks  *ebpf.MapSpec `ebpf:"networks"`
 	PathSlots *ebpf.MapSpec `ebpf:"path_slots"`
 	Paths     *ebpf.MapSpec `ebpf:"paths"`
-	Routes    *ebpf.MapSpec `ebpf:"routes"`
 	Tracers   *ebpf.MapSpec `ebpf:"tracers"`
 	Uplinks   *ebpf.MapSpec `ebpf:"uplinks"`
 }
@@ -280,6 +280,7 @@ func (o *ZiplineObjects) Close() error {
 //
 // It can be passed to LoadZiplineObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ZiplineMaps struct {
+	Answers   *ebpf.Map `ebpf:"answers"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Devices   *ebpf.Map `ebpf:"devices"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
@@ -287,13 +288,13 @@ type ZiplineMaps struct {
 	Networks  *ebpf.Map `ebpf:"networks"`
 	PathSlots *ebpf.Map `ebpf:"path_slots"`
 	Paths     *ebpf.Map `ebpf:"paths"`
-	Routes    *ebpf.Map `ebpf:"routes"`
 	Tracers   *ebpf.Map `ebpf:"tracers"`
 	Uplinks   *ebpf.Map `ebpf:"uplinks"`
 }
 
 func (m *ZiplineMaps) Close() error {
 	return _ZiplineClose(
+		m.Answers,
 		m.Counters,
 		m.Devices,
 		m.Endpoints,
@@ -301,7 +302,6 @@ func (m *ZiplineMaps) Close() error {
 		m.Networks,
 		m.PathSlots,
 		m.Paths,
-		m.Routes,
 		m.Tracers,
 		m.Uplinks,
 	)

@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "6f379f6b1db63f66b60120814007fb15"
+const digest = "d461f89657eb9cf43fb720c762d193a3"

@@ -8,7 +8,7 @@
  */
 
 /* Does the answer leave by the device that the packet came by? */
-static __always_inline int reverse_path(struct __sk_buff *skb, const struct route_key *back, const struct flow *flow,
+static __always_inline int reverse_path(struct __sk_buff *skb, const struct question *back, const struct flow *flow,
 					bool v4, const struct endpoint *dest)
 {
 	struct uplink *uplink = uplink_lookup(skb->ifindex);
@@ -45,13 +45,17 @@ static __always_inline int reverse_path(struct __sk_buff *skb, const struct rout
 static __always_inline int arrival(struct __sk_buff *skb, const struct packet *pkt, const struct flow *flow,
 				   bool v4, const struct endpoint *dest)
 {
-	/* The answer's way, but for where it comes in: no container's packet has an uplink there. */
-	struct route_key back = { flow->daddr, pkt->saddr, 0, skb->ifindex, 0, 0 };
+	/* The answer's way. */
+	struct question back = {
+		.saddr = flow->daddr,
+		.daddr = pkt->saddr,
+		.ifindex = skb->ifindex,
+		.about = ABOUT_ARRIVAL,
+	};
 	__u64 tick = bpf_jiffies64();
-	struct way way;
 	int ret;
 
-	if (route_known(&back, &way))
+	if (answer_known(&back, NULL, 0))
 		return 0;
 	ret = flow_xfrm(flow);
 	if (ret)
@@ -61,8 +65,7 @@ static __always_inline int arrival(struct __sk_buff *skb, const struct packet *p
 	ret = reverse_path(skb, &back, flow, v4, dest);
 	if (ret)
 		return ret;
-	way = (struct way){};
-	route_keep(&back, &way, tick);
+	answer_keep(&back, NULL, 0, tick);
 	return 0;
 }
 

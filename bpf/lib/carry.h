@@ -33,7 +33,7 @@ static __always_inline int carry_local(struct __sk_buff *skb, const struct packe
  * @pkt: its headers
  * @flow: what conntrack makes of it
  * @v4: IPv4, else IPv6; a constant
- * @key: the question
+ * @question: which
  * @way: set to the answer
  *
  * The kernel decides on the route after the destination has been translated
@@ -42,18 +42,18 @@ static __always_inline int carry_local(struct __sk_buff *skb, const struct packe
  * Return: 0, or a negative reason
  */
 static __always_inline int uplink_way(struct __sk_buff *skb, const struct packet *pkt, const struct flow *flow,
-				      bool v4, const struct route_key *key, struct way *way)
+				      bool v4, const struct question *question, struct way *way)
 {
 	__u64 tick = bpf_jiffies64();
 	struct uplink *uplink;
 	int ret;
 
-	if (route_known(key, way))
+	if (answer_known(question, way, sizeof(*way)))
 		return 0;
 	ret = flow_policy_routes(flow) ?: flow_xfrm(flow);
 	if (ret)
 		return ret;
-	ret = route_ask(skb, key, skb->ifindex, packet_size(skb, pkt), v4, way);
+	ret = route_ask(skb, question, skb->ifindex, packet_size(skb, pkt), v4, way);
 	if (ret == BPF_FIB_LKUP_RET_NO_NEIGH)
 		return -REASON_NEXT_NEIGHBOUR;
 	if (ret == BPF_FIB_LKUP_RET_FRAG_NEEDED)
@@ -65,7 +65,7 @@ static __always_inline int uplink_way(struct __sk_buff *skb, const struct packet
 		return -REASON_NEXT_NOT_UPLINK;
 	if (uplink->mtu && uplink->mtu < way->mtu)
 		way->mtu = uplink->mtu;
-	route_keep(key, way, tick);
+	answer_keep(question, way, sizeof(*way), tick);
 	return 0;
 }
 

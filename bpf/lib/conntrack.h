@@ -98,7 +98,7 @@ static __always_inline int conntrack_carried(const struct nf_conn *ct, const str
 		return -REASON_NEXT_HELPER;
 	if (pkt->protocol != IPPROTO_TCP)
 		return 0;
-	if (pkt->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST))
+	if (pkt->tcp_flags & TCP_TURN)
 		return -REASON_NEXT_TCP_FLAGS;
 	if (!(status & IPS_ASSURED) || ct->proto.tcp.state != TCP_CONNTRACK_ESTABLISHED)
 		return -REASON_NEXT_NOT_ESTABLISHED;

@@ -7,38 +7,45 @@
  * the entry belongs to, what only the stack can decide about it.
  */
 
+/* What of the node keeps packets in the stack that leave it or come from outside. */
+enum node {
+	NODE_POLICY_ROUTES = 1, /* may send a packet another way than its routes say */
+	NODE_XFRM = 2, /* has IPsec policies */
+};
+
 /**
  * struct flow - what conntrack does to a packet
  * @saddr: source address to leave with
  * @daddr: destination address to leave with
  * @ports: ports to leave with
  * @mark: of the entry
- * @admit: what to tell to_device when the packet goes to the stack
- * @net: the node
+ * @admit: what to tell to_device when the packet goes to the stack; 0 where
+ *         conntrack does not know the packet, and then so is all else
+ * @node: enum node
  */
 struct flow {
 	struct address saddr;
 	struct address daddr;
 	struct ports ports;
 	__u32 mark;
-	__u16 admit;
-	const struct net *net;
+	__u32 admit;
+	__u32 node;
 };
 
 /**
- * flow_policy_routes() - may the node send a packet another way than its routes say?
- * @flow: what conntrack makes of it
+ * flow_node() - what of the node keeps packets in the stack
+ * @net: the node
  *
  * A rule may choose the route by what only the stack knows (a mark set by
  * netfilter). And where next hops are chosen by ports, the stack hashes what the
  * sending socket says where the packet has that, and bpf_fib_lookup the ports: a
  * flow would leave by two of them.
  *
- * Return: 0 if not, else a negative reason
+ * Return: enum node
  */
-static __always_inline int flow_policy_routes(const struct flow *flow)
+static __always_inline __u32 flow_node(const struct net *net)
 {
-	const struct net *net = flow->net;
+	__u32 policies = 0, node = 0;
 	__u8 found = 0;
 
 	if (kernel_has(net->ipv4.fib_has_custom_rules))
@@ -49,18 +56,24 @@ static __always_inline int flow_policy_routes(const struct flow *flow)
 		found |= net->ipv4.sysctl_fib_multipath_hash_policy;
 	if (kernel_has(net->ipv6.sysctl.multipath_hash_policy))
 		found |= net->ipv6.sysctl.multipath_hash_policy;
-	return found ? -REASON_NEXT_POLICY_ROUTES : 0;
+	if (kernel_has(net->xfrm))
+		policies = net->xfrm.policy_count[0] | net->xfrm.policy_count[1] | net->xfrm.policy_count[2];
+	if (found)
+		node |= NODE_POLICY_ROUTES;
+	if (policies)
+		node |= NODE_XFRM;
+	return node;
+}
+
+static __always_inline int flow_policy_routes(const struct flow *flow)
+{
+	return flow->node & NODE_POLICY_ROUTES ? -REASON_NEXT_POLICY_ROUTES : 0;
 }
 
 /* With IPsec policies on the node the stack decides what leaves and arrives in clear. */
 static __always_inline int flow_xfrm(const struct flow *flow)
 {
-	const struct net *net = flow->net;
-	__u32 policies = 0;
-
-	if (kernel_has(net->xfrm))
-		policies = net->xfrm.policy_count[0] | net->xfrm.policy_count[1] | net->xfrm.policy_count[2];
-	return policies ? -REASON_NEXT_XFRM : 0;
+	return flow->node & NODE_XFRM ? -REASON_NEXT_XFRM : 0;
 }
 
 /* NAT makes of a packet the inverse of what the other direction looks like. */
@@ -85,7 +98,7 @@ static __always_inline int flow_xfrm(const struct flow *flow)
 
 /**
  * flow_read() - what conntrack does to this packet
- * @ct: its entry, held for as long as @flow is used
+ * @ct: its entry
  * @dir: the packet's direction
  * @pkt: its tuple
  * @v4: IPv4, else IPv6; a constant
@@ -101,7 +114,6 @@ static __always_inline int flow_read(const struct nf_conn *ct, __u8 dir, const s
 	int ret;
 
 	flow->admit = 0;
-	flow->net = ct->ct_net.net;
 	ret = conntrack_carried(ct, pkt);
 	if (ret)
 		return ret;
@@ -118,10 +130,44 @@ static __always_inline int flow_read(const struct nf_conn *ct, __u8 dir, const s
 		FLOW_READ_TUPLE(flow, &ct->tuplehash[1].tuple, v4);
 	if (!(admitted & own))
 		return -REASON_NEXT_CHECK_IN;
+	flow->node = flow_node(ct->ct_net.net);
 	flow->mark = 0;
 	if (kernel_has(ct->mark))
 		flow->mark = ct->mark;
 	return 0;
+}
+
+static __always_inline struct question flow_question(const struct __sk_buff *skb, const struct packet *pkt)
+{
+	return (struct question){
+		.saddr = pkt->saddr,
+		.daddr = pkt->daddr,
+		.ports = pkt->ports,
+		.ifindex = skb->ifindex,
+		.protocol = pkt->protocol,
+		.about = ABOUT_FLOW,
+	};
+}
+
+/**
+ * flow_known() - what conntrack said in this tick about packets like this
+ * @question: about the packet
+ * @pkt: its headers
+ * @flow: set to the answer
+ *
+ * The other direction's packets have before their translation the ends that this
+ * one's have after it.
+ *
+ * Return: whether there is an answer that holds
+ */
+static __always_inline bool flow_known(const struct question *question, const struct packet *pkt, struct flow *flow)
+{
+	if (!answer_known(question, flow, sizeof(*flow)))
+		return false;
+	if (!flow->admit)
+		return !turn_recent(turn_end(&pkt->daddr, pkt->ports.dest));
+	return !turn_recent(turn_ends(&pkt->saddr, &pkt->daddr, &pkt->ports)) &&
+	       !turn_recent(turn_ends(&flow->saddr, &flow->daddr, &flow->ports));
 }
 
 #endif

@@ -56,7 +56,7 @@ static __always_inline int forward_tracked(struct __sk_buff *skb, const struct p
 					   const struct endpoint *source)
 {
 	struct endpoint *dest;
-	struct route_key key;
+	struct question question;
 	struct way way;
 	int ret;
 
@@ -72,14 +72,21 @@ static __always_inline int forward_tracked(struct __sk_buff *skb, const struct p
 		dest = endpoint_lookup(&flow->daddr);
 		return dest ? forward_inbound(skb, pkt, flow, v4, dest) : -REASON_NEXT_NO_ENDPOINT;
 	}
-	key = (struct route_key){ pkt->saddr, flow->daddr, pkt->traffic, skb->ifindex, pkt->protocol, 0 };
+	question = (struct question){
+		.saddr = pkt->saddr,
+		.daddr = flow->daddr,
+		.traffic = pkt->traffic,
+		.ifindex = skb->ifindex,
+		.protocol = pkt->protocol,
+		.about = ABOUT_WAY,
+	};
 	/* What has its source translated leaves the node, but for rare ones. */
-	if (!address_equal(&pkt->saddr, &flow->saddr, v4) && route_known(&key, &way))
+	if (!address_equal(&pkt->saddr, &flow->saddr, v4) && answer_known(&question, &way, sizeof(way)))
 		return carry_uplink(skb, pkt, flow, v4, &way);
 	dest = endpoint_lookup(&flow->daddr);
 	if (dest)
 		return carry_local(skb, pkt, flow, v4, dest, false);
-	ret = uplink_way(skb, pkt, flow, v4, &key, &way);
+	ret = uplink_way(skb, pkt, flow, v4, &question, &way);
 	return ret ?: carry_uplink(skb, pkt, flow, v4, &way);
 }
 
@@ -104,20 +111,36 @@ static __always_inline void forward_note(struct __sk_buff *skb, const struct pac
 		port_note(flow->ports.source);
 }
 
-/* A packet that conntrack has an entry for. */
-static __always_inline int forward_flow(struct __sk_buff *skb, const struct packet *pkt, const struct nf_conn *ct,
-					__u8 dir, bool v4, const struct endpoint *source)
+/**
+ * forward_ask() - what does conntrack make of a packet?
+ * @skb: the packet
+ * @pkt: its headers
+ * @v4: IPv4, else IPv6; a constant
+ * @source: the endpoint it comes from; NULL: it comes from an uplink
+ * @flow: set where 0 is returned
+ *
+ * Return: 0 if the packet may be carried, or is unknown; else a negative reason
+ */
+static __always_inline int forward_ask(struct __sk_buff *skb, const struct packet *pkt, bool v4,
+				       const struct endpoint *source, struct flow *flow)
 {
-	struct flow flow;
+	struct bpf_ct_opts opts = {};
+	struct nf_conn *ct;
 	int ret;
 
-	ret = flow_read(ct, dir, pkt, v4, &flow);
+	ct = conntrack_lookup(skb, pkt, v4, false, &opts);
+	if (!ct) {
+		if (opts.error != -ENOENT)
+			return -REASON_NEXT_CONNTRACK;
+		*flow = (struct flow){};
+		return 0;
+	}
+	ret = flow_read(ct, opts.dir, pkt, v4, flow);
+	bpf_ct_release(ct);
 	if (ret == -REASON_NEXT_CHECK_IN || (!ret && source))
-		forward_note(skb, pkt, &flow, v4, source);
-	if (!ret)
-		ret = forward_tracked(skb, pkt, &flow, v4, source);
-	if (-ret >= REASON_NEXT_FIRST)
-		skb->tc_index = flow.admit;
+		forward_note(skb, pkt, flow, v4, source);
+	if (ret)
+		skb->tc_index = flow->admit;
 	return ret;
 }
 
@@ -152,30 +175,46 @@ static __always_inline int forward_arrives(struct __sk_buff *skb, const struct p
  * @v4: IPv4, else IPv6; a constant
  * @source: the endpoint it comes from; NULL: it comes from an uplink
  *
- * The entry is held to the end: what is read of the node is reached through it.
+ * What conntrack says is kept only if the packet is carried.
  *
  * Return: negative reason
  */
 static __always_inline int forward(struct __sk_buff *skb, const struct packet *pkt, bool v4,
 				   const struct endpoint *source)
 {
-	struct bpf_ct_opts opts = {};
-	struct nf_conn *ct;
+	bool turning = pkt->tcp_flags & TCP_TURN, known;
+	struct question question;
+	struct flow flow;
+	__u64 tick;
 	int ret;
 
 	if (!source && !forward_asks(skb, pkt))
 		return -REASON_NEXT_NO_ENDPOINT;
 	if (!have_conntrack)
 		return source ? forward_direct(skb, pkt, source) : -REASON_NEXT_UNTRACKED;
-	ct = conntrack_lookup(skb, pkt, v4, false, &opts);
-	if (ct) {
-		ret = forward_flow(skb, pkt, ct, opts.dir, v4, source);
-		bpf_ct_release(ct);
+	if (turning)
+		turn_note(turn_ends(&pkt->saddr, &pkt->daddr, &pkt->ports));
+	question = flow_question(skb, pkt);
+	tick = bpf_jiffies64();
+	known = !turning && flow_known(&question, pkt, &flow);
+	if (!known) {
+		ret = forward_ask(skb, pkt, v4, source, &flow);
+		if (ret)
+			return ret;
+	}
+	if (flow.admit)
+		ret = forward_tracked(skb, pkt, &flow, v4, source);
+	else
+		ret = source ? forward_direct(skb, pkt, source) : forward_arrives(skb, pkt);
+	if (-ret < REASON_NEXT_FIRST) {
+		if (!known && !turning)
+			answer_keep(&question, &flow, sizeof(flow), tick);
 		return ret;
 	}
-	if (opts.error != -ENOENT)
-		return -REASON_NEXT_CONNTRACK;
-	return source ? forward_direct(skb, pkt, source) : forward_arrives(skb, pkt);
+	skb->tc_index = flow.admit;
+	if (source && !flow.admit)
+		turn_note(turn_end(&pkt->saddr, pkt->ports.source));
+	return ret;
 }
 
 #endif
