@@ -32,47 +32,58 @@ const toolPort = 15201
 
 // tool is another program that measures what one of our workloads does.
 type tool struct {
-	workload Workload
-	program  string
-	server   func(at netip.AddrPort) []string
-	// client runs for a second, since these tools know nothing shorter.
+	workload   Workload
+	what, unit string
+	ours       func(load.Measurement) float64
+	program    string
+	server     func(at netip.AddrPort) []string
+	// client measures for toolDuration.
 	client func(to netip.AddrPort) []string
-	// rate reads what the client has printed, in units of the workload per second.
-	rate func(printed []byte) (float64, error)
+	// theirs reads what the client has printed.
+	theirs func(printed []byte) (float64, error)
 }
 
 var tools = []tool{
 	{
-		workload: TCPStream, program: "iperf3",
+		workload: TCPStream, what: "rate", unit: "bytes/s",
+		ours:    func(m load.Measurement) float64 { return float64(m.Units) / m.Seconds },
+		program: "iperf3",
 		server: func(at netip.AddrPort) []string {
 			return []string{"--server", "--one-off", "--bind", at.Addr().String(), "--port", port(at)}
 		},
 		client: func(to netip.AddrPort) []string {
 			return []string{"--client", to.Addr().String(), "--port", port(to), "--time", "1", "--json"}
 		},
-		rate: parseIperf3,
+		theirs: parseIperf3,
 	},
 	{
-		// Its messages have at least 14 bytes, ours one: a packet is a packet.
-		workload: TCPRR, program: "sockperf",
+		// The median is what two tools agree on: the rate has in it how often others
+		// have the CPU, and tools that are started anew get less of it than ours.
+		// Sockperf's messages have at least 14 bytes, ours one: a packet is a packet.
+		workload: TCPRR, what: "median latency", unit: "s",
+		ours:    func(m load.Measurement) float64 { return m.Latency.P50 },
+		program: "sockperf",
 		server: func(at netip.AddrPort) []string {
 			return []string{"server", "--tcp", "--uc-reuseaddr", "-i", at.Addr().String(), "-p", port(at)}
 		},
 		client: func(to netip.AddrPort) []string {
-			return []string{"ping-pong", "--tcp", "-i", to.Addr().String(), "-p", port(to), "-t", "1"}
+			return []string{"ping-pong", "--tcp", "--full-rtt", "-i", to.Addr().String(), "-p", port(to), "-t", "1"}
 		},
-		rate: parseSockperf,
+		theirs: parseSockperf,
 	},
 }
 
 func port(a netip.AddrPort) string { return strconv.Itoa(int(a.Port())) }
 
 // crosscheck measures a lane by this package's generator and by other tools, in
-// turn. What goes wrong with a tool is noted in its place, as that it is not there.
+// turn. A tool that is not there is noted in its place, as is a round that fails.
 func (r *flowRun) crosscheck(ctx context.Context, l lane, rounds int) ([]Crosscheck, error) {
+	// All run for equally long.
+	defer func(d time.Duration) { r.opts.Duration = d }(r.opts.Duration)
+	r.opts.Duration = toolDuration
 	var all []Crosscheck
 	for _, t := range tools {
-		c := Crosscheck{What: string(t.workload), Tool: t.program, Unit: string(workloads[t.workload].unit) + "/s"}
+		c := Crosscheck{What: fmt.Sprintf("%s, %s", t.workload, t.what), Tool: t.program, Unit: t.unit}
 		program, err := exec.LookPath(t.program)
 		if err != nil {
 			c.Note = "not installed"
@@ -91,7 +102,6 @@ func (r *flowRun) crosscheck(ctx context.Context, l lane, rounds int) ([]Crossch
 				if err := r.startEnds(); err != nil {
 					return all, err
 				}
-				break
 			}
 		}
 		all = append(all, c)
@@ -105,7 +115,7 @@ func (r *flowRun) inTurn(l lane, t tool, program string, c *Crosscheck) error {
 	for _, measure := range shuffled(r.random,
 		func() error {
 			m, err := r.measure(l, t.workload, 1)
-			ours = float64(m.Units) / m.Seconds
+			ours = t.ours(m)
 			return err
 		},
 		func() (err error) {
@@ -122,7 +132,7 @@ func (r *flowRun) inTurn(l lane, t tool, program string, c *Crosscheck) error {
 }
 
 // theirs runs the two ends of a tool where ours are.
-func (r *flowRun) theirs(l lane, t tool, program string) (rate float64, err error) {
+func (r *flowRun) theirs(l lane, t tool, program string) (value float64, err error) {
 	at := netip.AddrPortFrom(l.to, toolPort)
 	stop, err := startServer(pathOf(l.server), r.serverCPU, program, t.server(at), at.Port())
 	if err != nil {
@@ -144,13 +154,16 @@ func (r *flowRun) theirs(l lane, t tool, program string) (rate float64, err erro
 		return cmd.Wait()
 	})
 	if err != nil {
-		return 0, fmt.Errorf("%s client: %w: %s", t.program, err, printed.Bytes())
+		return 0, fmt.Errorf("%s client: %w: %s", t.program, err, lastLine(&printed))
 	}
-	if rate, err = t.rate(printed.Bytes()); err != nil {
-		return 0, fmt.Errorf("read what %s says: %w: %s", t.program, err, printed.Bytes())
+	if value, err = t.theirs(printed.Bytes()); err != nil {
+		return 0, fmt.Errorf("read what %s says: %w: %s", t.program, err, lastLine(&printed))
 	}
-	return rate, nil
+	return value, nil
 }
+
+// toolDuration is the shortest time that these tools can measure for.
+const toolDuration = time.Second
 
 // toolPatience is how long a tool may take to begin, and to measure for a second.
 const toolPatience = 10 * time.Second
@@ -195,11 +208,18 @@ func startServer(namespace string, cpu int, program string, args []string, port 
 		}
 		select {
 		case err := <-ended:
-			return nil, fmt.Errorf("%s has ended: %w", program, errors.Join(err, errors.New(printed.String())))
+			return nil, fmt.Errorf("%s has ended: %w", program, errors.Join(err, errors.New(lastLine(&printed))))
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
 	return nil, errors.Join(fmt.Errorf("%s does not listen", program), stop())
+}
+
+// lastLine returns the last line of what a tool has printed, which says what was
+// wrong.
+func lastLine(printed *bytes.Buffer) string {
+	text := strings.TrimSpace(printed.String())
+	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
 // listens says whether somebody listens at a port, by the text of /proc/net/tcp.
@@ -240,24 +260,21 @@ func parseIperf3(printed []byte) (float64, error) {
 	return found.End.Received.BitsPerSecond / 8, nil
 }
 
-var sockperfCounts = regexp.MustCompile(`\[Valid Duration\] RunTime=([0-9.]+) sec;.* ReceivedMessages=([0-9]+)`)
+var sockperfMedian = regexp.MustCompile(`Round trip is [^\x00]* percentile 50\.000 = +([0-9.]+)`)
 
-// parseSockperf returns the messages per second that have come back.
+// parseSockperf returns the median of the round trips in seconds; it prints
+// microseconds, and halves of round trips if it is not told otherwise.
 func parseSockperf(printed []byte) (float64, error) {
-	match := sockperfCounts.FindSubmatch(printed)
+	match := sockperfMedian.FindSubmatch(printed)
 	if match == nil {
-		return 0, errors.New("no counts in it")
+		return 0, errors.New("no median of round trips in it")
 	}
-	seconds, err := strconv.ParseFloat(string(match[1]), 64)
+	median, err := strconv.ParseFloat(string(match[1]), 64)
 	if err != nil {
 		return 0, err
 	}
-	messages, err := strconv.ParseFloat(string(match[2]), 64)
-	if err != nil {
-		return 0, err
-	}
-	if seconds <= 0 || messages == 0 {
+	if median <= 0 {
 		return 0, errors.New("nothing was measured")
 	}
-	return messages / seconds, nil
+	return median / 1e6, nil
 }

@@ -23,13 +23,15 @@ const (
 		"sum_sent": {"bytes": 3, "bits_per_second": 24e9, "sender": true},
 		"sum_received": {"bytes": 2, "bits_per_second": 16e9, "sender": true}}}`
 	sockperfPrinted = "sockperf: Test ended\n" +
-		"sockperf: [Total Run] RunTime=1.000 sec; Warm up time=400 msec; SentMessages=41877; ReceivedMessages=41876\n" +
-		"sockperf: ========= Printing statistics for Server No: 0\n" +
 		"sockperf: [Valid Duration] RunTime=0.550 sec; SentMessages=30907; ReceivedMessages=30800\n" +
-		"sockperf: \x1b[2;35m====> avg-latency=8.889 (std-dev=37.370)\x1b[0m\n"
+		"sockperf: \x1b[2;35m====> avg-rtt=21.470 (std-dev=105.216)\x1b[0m\n" +
+		"sockperf: Summary: Round trip is 21.470 usec\n" +
+		"sockperf: ---> percentile 75.000 =   18.547\n" +
+		"sockperf: ---> percentile 50.000 =   17.866\n" +
+		"sockperf: ---> percentile 25.000 =   17.656\n"
 )
 
-func TestRatesOfOtherTools(t *testing.T) {
+func TestFiguresOfOtherTools(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		parse   func([]byte) (float64, error)
@@ -40,28 +42,28 @@ func TestRatesOfOtherTools(t *testing.T) {
 		{"an error of iperf3", parseIperf3, `{"start": {}, "end": {}, "error": "unable to connect"}`, 0},
 		{"no rate of iperf3", parseIperf3, `{"end": {}}`, 0},
 		{"no JSON", parseIperf3, "iperf3: error\n", 0},
-		{"messages of the part that counts", parseSockperf, sockperfPrinted, 56000},
-		{"no part that counts", parseSockperf, strings.Split(sockperfPrinted, "sockperf: ===")[0], 0},
-		{"no time", parseSockperf, strings.ReplaceAll(sockperfPrinted, "0.550", "0.000"), 0},
-		{"no number", parseSockperf, strings.ReplaceAll(sockperfPrinted, "0.550", "0.5.0"), 0},
-		{"no messages", parseSockperf, strings.ReplaceAll(sockperfPrinted, "30800", "0"), 0},
+		{"median of round trips", parseSockperf, sockperfPrinted, 17.866e-6},
+		{"median of halves", parseSockperf, strings.ReplaceAll(sockperfPrinted, "Round trip", "Latency"), 0},
+		{"nothing that counts", parseSockperf, "sockperf: No valid observations found.\n", 0},
+		{"no number", parseSockperf, strings.ReplaceAll(sockperfPrinted, "17.866", "17.8.66"), 0},
+		{"no time", parseSockperf, strings.ReplaceAll(sockperfPrinted, "17.866", "0.000"), 0},
 	} {
 		got, err := c.parse([]byte(c.printed))
-		if math.Abs(got-c.want) > 1e-6 || (err != nil) != (c.want == 0) {
+		if math.Abs(got-c.want) > 1e-9*c.want || (err != nil) != (c.want == 0) {
 			t.Errorf("%s: %v, %v; want %v", c.name, got, err, c.want)
 		}
 	}
 }
 
-// Whatever a tool prints, there is a rate in it or an error.
-func FuzzRateOfATool(f *testing.F) {
+// Whatever a tool prints, there is a figure in it or an error.
+func FuzzFigureOfATool(f *testing.F) {
 	f.Add([]byte(iperf3Printed))
 	f.Add([]byte(sockperfPrinted))
 	f.Fuzz(func(t *testing.T, printed []byte) {
 		for _, tool := range tools {
-			rate, err := tool.rate(printed)
-			if err == nil && !(rate > 0) {
-				t.Errorf("%s: rate %v of %q", tool.program, rate, printed)
+			value, err := tool.theirs(printed)
+			if err == nil && !(value > 0) {
+				t.Errorf("%s: %v of %q", tool.program, value, printed)
 			}
 		}
 	})
@@ -148,7 +150,7 @@ func TestToolThatFailsSaysSo(t *testing.T) {
 		"no route":    {listen, "echo no route; exit 1"},
 		"nothing new": {listen, "echo nothing new"},
 	} {
-		broken := tool{program: "sh", server: said(scripts[0]), client: said(scripts[1]), rate: parseIperf3}
+		broken := tool{program: "sh", server: said(scripts[0]), client: said(scripts[1]), theirs: parseIperf3}
 		if _, err := r.theirs(l, broken, sh); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("a tool that says %q: %v", want, err)
 		}

@@ -124,7 +124,7 @@ func (r *caseRun) compareSizes(ctx context.Context, large map[Subject]*site, siz
 			}
 			return all
 		},
-		measure: r.through(func(e entrant, c cell) (lane, error) {
+		measure: r.twice(ctx, func(e entrant, c cell) (lane, error) {
 			if e.endpoints == 1 {
 				return r.sites[e.subject].lane(c), nil
 			}

@@ -192,7 +192,7 @@ func (r *caseRun) measureFlows(ctx context.Context) error {
 		name: "connections", cells: all,
 		pace:     pace{least: r.opts.Least, most: r.opts.Rounds, budget: r.opts.Budget},
 		entrants: r.entrants,
-		measure:  r.through(func(e entrant, c cell) (lane, error) { return r.sites[e.subject].lane(c), nil }),
+		measure:  r.twice(ctx, func(e entrant, c cell) (lane, error) { return r.sites[e.subject].lane(c), nil }),
 		failed:   r.leaveOut,
 	})
 	return err
@@ -217,8 +217,25 @@ func (r *caseRun) entrants(in cell) []entrant {
 	return all
 }
 
-// leaveOut goes on without a case. Its ends may wait for each other still, so
-// there are new ones.
+// twice returns what measures the lanes that enter makes ready, and tries again what
+// has failed, with new ends, for the old ones may still wait for each other. On a
+// busy machine something is late now and then; what does not work fails again.
+func (r *caseRun) twice(ctx context.Context, enter func(entrant, cell) (lane, error)) func(entrant, cell, int) error {
+	measure := r.through(enter)
+	return func(e entrant, c cell, round int) error {
+		err := measure(e, c, round)
+		if err == nil || interrupted(ctx) {
+			return err
+		}
+		r.progress(fmt.Sprintf("once more: %s of %s: %v", c, e, err))
+		if err := r.startEnds(); err != nil {
+			return err
+		}
+		return measure(e, c, round)
+	}
+}
+
+// leaveOut goes on without a case, with new ends.
 func (r *caseRun) leaveOut(e entrant, in cell, why error) error {
 	delete(r.sites, e.subject)
 	r.fail(e.subject, in.String(), why)
