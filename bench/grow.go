@@ -12,9 +12,6 @@ import (
 	"sync/atomic"
 )
 
-// growthWidth is how many containers are attached at a time where no clock runs.
-const growthWidth = 4
-
 // Growth is the part of a run on networks that grow.
 type Growth struct {
 	// Sizes are numbers of endpoints beside the client, ascending. Each is
@@ -32,7 +29,7 @@ func (s *site) grow(ctx context.Context, endpoints int) error {
 	var workers sync.WaitGroup
 	var last atomic.Int64
 	last.Store(int64(s.endpoints))
-	errs := make([]error, growthWidth)
+	errs := make([]error, growWidth)
 	for i := range errs {
 		// A helper of the rig that fails ends the goroutine.
 		errs[i] = errors.New("make container: see above")
