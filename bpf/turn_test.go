@@ -233,6 +233,63 @@ func TestEachPacketIsCheckedWhateverIsKnown(t *testing.T) {
 	})
 }
 
+// What the stack gets of a flow whose other packets are carried is admitted by to_device.
+func TestToDeviceIsToldWhatIsKnown(t *testing.T) {
+	w := newTrackingWorld(t)
+	eachProtocol(t, func(t *testing.T, protocol byte, v6 bool) {
+		e := w.translations()[0].entry(protocol, v6)
+		w.add(t, e)
+		p, large := e.packet(w, original, false), e.packet(w, original, false)
+		large.payload = make([]byte, defaultMTU)
+		var carried outcome
+		var said uint16
+		withinATick(t, func() { w.admit(t, e, original|replying) }, func() {
+			carried = w.sendBy(t, 0, p)
+			said = w.said(t, large.hook(), large.bytes(), large.context(), staging{})
+		})
+		if carried.verdict != redirVerdict {
+			t.Errorf("verdict is %d, not carried", carried.verdict)
+		}
+		if want := uint16(admitWord | original); said != want {
+			t.Errorf("to_device is told %#x, want %#x", said, want)
+		}
+		w.remove(t, e)
+	})
+}
+
+// TCP and UDP between the same ends are two flows, whose answers have one place.
+func TestAnswersAreAboutOneProtocol(t *testing.T) {
+	w := newTrackingWorld(t)
+	tried := 0
+	for _, n := range w.translations() {
+		for _, v6 := range []bool{false, true} {
+			udp := n.entry(unix.IPPROTO_UDP, v6)
+			p := udp.packet(w, original, false)
+			if udp.packet(w, original, true).dst == p.dst {
+				continue // a stranger may go there
+			}
+			tried++
+			stranger := n.entry(unix.IPPROTO_TCP, v6).packet(w, original, false)
+			w.add(t, udp)
+			var carried, other outcome
+			withinATick(t, func() { w.admit(t, udp, original|replying) }, func() {
+				carried = w.sendBy(t, 0, p)
+				other = w.sendBy(t, 0, stranger)
+			})
+			if carried.verdict != redirVerdict {
+				t.Errorf("verdict is %d, not carried", carried.verdict)
+			}
+			if err := left(other); err != nil {
+				t.Errorf("TCP, when UDP is known: %v", err)
+			}
+			w.remove(t, udp)
+		}
+	}
+	if tried == 0 {
+		t.Error("no translation of a destination")
+	}
+}
+
 // check is what leaves a packet between a and b to the stack: a change of the packet or
 // of an endpoint.
 type check struct {

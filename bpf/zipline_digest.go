@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "d461f89657eb9cf43fb720c762d193a3"
+const digest = "66fdf92637dd2c02ad6955e383a8b89a"

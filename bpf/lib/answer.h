@@ -7,12 +7,16 @@
  * all else that is done to a packet. So an answer holds for the tick in which it
  * was given, on the CPU that asked: packets that come within one tick, the unit
  * in which the kernel itself counts these times, are judged as if they had come
- * at once, and a change is followed within a tick (1 to 10 ms). It is no state:
- * without it the next packet asks.
+ * at once, and a change is followed within a tick (1 to 10 ms, more
+ * only where the kernel's own clock stands still, as in a virtual machine that is
+ * stopped). It is no state: without it the next packet asks.
  */
 
 #define ANSWERS 512
 #define ANSWERS_SHIFT 23 /* of a hash of 32 bits */
+
+/* For questions and answers, which are compared and copied by words. */
+#define ANSWER_ALIGNED __attribute__((aligned(8)))
 
 /* What is asked. */
 enum about {
@@ -23,8 +27,9 @@ enum about {
 
 /**
  * struct question - what an answer depends on
- * @saddr: source address, before it is translated
- * @daddr: destination address; once conntrack was asked, as it was translated
+ * @saddr: source address before it is translated; of an arrival the container's
+ * @daddr: destination address; of a way as it was translated; of an arrival the
+ *         remote one
  * @ports: of a flow; else 0
  * @traffic: of a way, IPv4: the TOS; IPv6: the first word of the header; else 0
  * @ifindex: where the packet comes in
@@ -39,10 +44,12 @@ struct question {
 	__u32 ifindex;
 	__u16 protocol;
 	__u16 about;
-};
+} ANSWER_ALIGNED;
 
-/* In words of 8 bytes, as are the answers: see answer_copy(). */
+/* Questions and answers are in words of 8 bytes. */
+#define QUESTION_WORDS 6
 #define ANSWER_WORDS 6
+_Static_assert(sizeof(struct question) == QUESTION_WORDS * sizeof(__u64), "question_equal compares all of it");
 
 /**
  * struct answer - what holds for a tick
@@ -85,20 +92,15 @@ static __always_inline bool question_equal(const struct question *a, const struc
 	return !((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3]) | (x[4] ^ y[4]) | (x[5] ^ y[5]));
 }
 
-/* The types say to the compiler that it may copy by words. */
-static __always_inline void answer_copy(void *to, const void *from, __u32 size)
-{
-	__builtin_memcpy((__u64 *)to, (const __u64 *)from, size);
-}
-
 /**
  * answer_known() - the answer that was given in this tick
  * @question: which
  * @said: set to the answer
  * @size: of it, in bytes; a constant
  *
- * A real-time kernel may run another packet on this CPU in between, which keeps
- * an answer at the same place: the sequence number tells.
+ * A real-time kernel may run other packets on this CPU in between, which keep
+ * answers at the same place: the sequence number tells of one, and the question of
+ * two that are in each other's way.
  *
  * Return: whether there is one
  */
@@ -113,9 +115,9 @@ static __always_inline bool answer_known(const struct question *question, void *
 	barrier();
 	if (answer->tick != bpf_jiffies64() || !question_equal(&answer->question, question))
 		return false;
-	answer_copy(said, answer->said, size);
+	__builtin_memcpy(said, answer->said, size);
 	barrier();
-	return !(sequence & 1) && answer->sequence == sequence;
+	return !(sequence & 1) && answer->sequence == sequence && question_equal(&answer->question, question);
 }
 
 /* Keep an answer to a question that was asked while the tick was @tick. */
@@ -133,7 +135,8 @@ static __always_inline void answer_keep(const struct question *question, const v
 	barrier();
 	answer->tick = tick;
 	answer->question = *question;
-	answer_copy(answer->said, said, size);
+	barrier();
+	__builtin_memcpy(answer->said, said, size);
 	barrier();
 	answer->sequence = sequence + 2;
 }

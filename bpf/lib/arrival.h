@@ -4,7 +4,7 @@
 
 /*
  * What the stack asks of a packet from outside before it believes it, and the
- * conntrack entry does not say. The answer holds for a tick (route.h).
+ * conntrack entry does not say. The answer holds for a tick (answer.h).
  */
 
 /* Does the answer leave by the device that the packet came by? */

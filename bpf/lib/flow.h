@@ -30,7 +30,8 @@ struct flow {
 	__u32 mark;
 	__u32 admit;
 	__u32 node;
-};
+} ANSWER_ALIGNED;
+_Static_assert(sizeof(struct flow) <= ANSWER_WORDS * sizeof(__u64), "struct answer has room for it");
 
 /**
  * flow_node() - what of the node keeps packets in the stack

@@ -175,7 +175,7 @@ static __always_inline int forward_arrives(struct __sk_buff *skb, const struct p
  * @v4: IPv4, else IPv6; a constant
  * @source: the endpoint it comes from; NULL: it comes from an uplink
  *
- * What conntrack says is kept only if the packet is carried.
+ * What conntrack says is kept unless the packet goes to the stack.
  *
  * Return: negative reason
  */

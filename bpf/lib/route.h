@@ -18,7 +18,8 @@ struct way {
 	__u8 dmac[ETH_ALEN];
 	__u8 smac[ETH_ALEN];
 	__u32 pad;
-};
+} ANSWER_ALIGNED;
+_Static_assert(sizeof(struct way) <= ANSWER_WORDS * sizeof(__u64), "struct answer has room for it");
 
 /**
  * route_ask() - which way does the kernel send a packet?
