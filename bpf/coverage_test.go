@@ -45,7 +45,7 @@ var (
 		"lib/rewrite.h: if (!uplink && !bpf_l4_csum_replace(skb, check, 0, difference, flags))":                                   "succeeds only on a kernel that does not know BPF_F_IPV6",
 		"lib/rewrite.h: if (bpf_l4_csum_replace(skb, check, old, new, flags | sizeof(old)) || rewrite_ports(skb, pkt, flow, v4))": "cannot fail where the first one did not",
 		"lib/rewrite.h: if ((void *)(ports + 1) > (void *)(long)skb->data_end)":                                                   "the helper before it made them linear",
-		"lib/answer.h: return !(sequence & 1) && answer->sequence == sequence && question_equal(&answer->question, question);":                                                   "takes a real-time kernel, and two packets at one place on one CPU",
+		"lib/answer.h: return !(sequence & 1) && answer->sequence == sequence && question_equal(&answer->question, question);":    "takes a real-time kernel, and two packets at one place on one CPU",
 		"lib/answer.h: if (sequence & 1)":           "likewise",
 		"lib/forward.h: if (opts.error != -ENOENT)": "the kernel has nothing else to complain about",
 		"lib/answer.h: if (!answer)":                "the index is that of an entry",
