@@ -34,7 +34,7 @@ type Hints struct {
 // entries, the device with its routes, addresses and programs, the elements of
 // the ruleset, conntrack entries, and what the subnet has once when this was its
 // last endpoint. What is gone already is no error. It goes on after an error and
-// returns all of them joined.
+// returns all of them joined; only the elements of a device that stays do, too.
 //
 // release (nil for none) gives the addresses back. It is called last, when nothing
 // of the attachment is left to be seen, and never after an error.
@@ -54,15 +54,8 @@ func remove(owner nat.Owner, hints Hints, release func() error) error {
 	node, err := publishedMaps(index)
 	// First, so that nothing is sent to a device that goes.
 	errs = append(errs, err, unpublish(node, index, owner.Device, addresses))
-	// Both wait for grace periods, holding locks that other removals want. Elements
-	// go after the device, so that nothing of the container's leaves untranslated.
 	device, elements := make(chan error, 1), make(chan error, 1)
-	go func() {
-		elements <- rcu.Expedite(func() error {
-			device <- deleteDevice(index)
-			return removeElements(owner, addresses)
-		})
-	}()
+	go func() { elements <- takeDown(owner, index, addresses, device) }()
 	errs = append(errs, leaveMaps(node), <-device)
 	freed, err := unclaimed(addresses)
 	errs = append(errs, err)
@@ -72,6 +65,26 @@ func remove(owner nat.Owner, hints Hints, release func() error) error {
 		errs = append(errs, release())
 	}
 	return errors.Join(errs...)
+}
+
+// takeDown deletes the device, sends how that went, and removes the elements. They go
+// after the device, so that nothing of the container's leaves untranslated, and stay
+// where it does, for the next removal. Both wait for grace periods, holding locks that
+// other removals want; with neither device nor addresses there is none to shorten.
+func takeDown(owner nat.Owner, index int, addresses []netip.Addr, device chan<- error) error {
+	both := func() error {
+		err := deleteDevice(index)
+		device <- err
+		if err != nil {
+			return nil // it was sent
+		}
+		return removeElements(owner, addresses)
+	}
+	if index == 0 && len(addresses) == 0 {
+		rcu.Settle() // a removal may have been killed
+		return both()
+	}
+	return rcu.Expedite(both)
 }
 
 // deleteDevice deletes a device; 0 is none, and one that is gone already no error.

@@ -4,6 +4,7 @@ package nlink
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -36,11 +37,15 @@ var write = orphan.Write
 // periods (rcu_barrier in netdev_run_todo in net/core/dev.c: 15 ms with HZ=250),
 // after the lock of all network devices was released and the last message was sent,
 // but in the system call of who asked for the deletion. So a child process asks.
-// Where that cannot be, this process does, and waits.
+// Where that cannot be, this process does, and waits. After a child that nobody heard
+// of, no such device is what was wanted.
 func DeleteLink(index int) error {
-	answered, err := deleteApart(index)
+	asked, answered, err := deleteApart(index)
 	if !answered {
 		err = netlink.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}})
+		if asked && errors.Is(err, unix.ENODEV) {
+			err = nil // the child has deleted it, and only its answer is missing
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("delete device %d: %w", index, err)
@@ -48,17 +53,18 @@ func DeleteLink(index int) error {
 	return nil
 }
 
-// deleteApart deletes a device by a child process. Not answered means that nobody
-// knows whether the device is there, and the error why.
-func deleteApart(index int) (answered bool, err error) {
+// deleteApart deletes a device by a child process. Not asked means that there was no
+// child, and not answered that nobody knows whether the device is there. The error
+// is the kernel's answer.
+func deleteApart(index int) (asked, answered bool, err error) {
 	fd, err := deletionSocket(index)
 	if err != nil {
-		return false, err
+		return false, false, nil
 	}
 	sock := os.NewFile(uintptr(fd), "netlink")
 	defer func() { _ = sock.Close() }() // nothing was written
 	if err := sock.SetReadDeadline(time.Now().Add(answerPatience)); err != nil {
-		return false, err
+		return false, false, nil
 	}
 	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
@@ -66,22 +72,22 @@ func deleteApart(index int) (answered bool, err error) {
 	req.AddData(msg)
 	ended := func() { _ = sock.SetReadDeadline(time.Now().Add(lastPatience)) } // closed: no matter
 	if err := write(fd, req.Serialize(), ended); err != nil {
-		return false, err
+		return false, false, nil
 	}
 	answer := make([]byte, unix.NLMSG_HDRLEN+4)
 	if _, err := sock.Read(answer); err != nil {
-		return false, err
+		return true, false, nil
 	}
 	if binary.NativeEndian.Uint16(answer[4:]) == unix.RTM_DELLINK {
 		// The kernel still holds the lock, for the other end and the files in /sys
 		// (unregister_netdevice_many_notify). To change nothing waits for the lock.
 		_ = SetLink(index, LinkChange{}) // ENODEV
-		return true, nil
+		return true, true, nil
 	}
 	if errno := -int32(binary.NativeEndian.Uint32(answer[unix.NLMSG_HDRLEN:])); errno != 0 {
-		return true, syscall.Errno(errno)
+		return true, true, syscall.Errno(errno)
 	}
-	return true, nil
+	return true, true, nil
 }
 
 // deletionSocket returns a socket that receives the news that the device with this

@@ -27,17 +27,21 @@ func TestDeletedNamesAreFreeAtOnce(t *testing.T) {
 			run(t, "ip link set there up")
 			run(t, "ip route add 192.0.2.1 dev here")
 			here, there := index(t, "here"), index(t, "there")
+			// The last thing of the other end, and to look for it takes no lock.
+			const last = "/proc/sys/net/ipv4/conf/there"
+			if _, err := os.Stat(last); err != nil {
+				t.Errorf("settings of the other end: %v", err)
+			}
 			if t.Failed() {
 				return
 			}
 			if err := DeleteLink(here); err != nil {
 				t.Error(err)
 			}
-			// The last thing of the other end, and to look for it takes no lock.
-			if _, err := os.Stat("/proc/sys/net/ipv4/conf/there"); !errors.Is(err, os.ErrNotExist) {
+			if _, err := os.Stat(last); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("settings of the other end: %v", err)
 			}
-			ahead += len(testutil.Children(t))
+			ahead += len(testutil.Children(t, "D")) // in rcu_barrier; a zombie has answered
 			for _, gone := range []int{here, there} {
 				if _, err := netlink.LinkByIndex(gone); !errors.As(err, &netlink.LinkNotFoundError{}) {
 					t.Errorf("device %d: %v", gone, err)
@@ -62,11 +66,16 @@ func TestDeleteLinkSaysWhyNot(t *testing.T) {
 		if err := DeleteLink(index(t, "lo")); !errors.Is(err, unix.EOPNOTSUPP) {
 			t.Errorf("lo: %v", err)
 		}
+		defer func() { write = orphan.Write }()
+		write = func(int, []byte, func()) error { return unix.EAGAIN }
+		if err := DeleteLink(4711); !errors.Is(err, unix.ENODEV) {
+			t.Errorf("no such device, and no child: %v", err)
+		}
 	})
 }
 
 // TestWithoutAChildTheDeviceGoesToo has a child that there is not, one that ends
-// before it wrote, and one that ends after.
+// before it wrote, one that ends after, and one whose answer is lost.
 func TestWithoutAChildTheDeviceGoesToo(t *testing.T) {
 	defer func() { write = orphan.Write }()
 	for name, broken := range map[string]func(int, []byte, func()) error{
@@ -75,6 +84,15 @@ func TestWithoutAChildTheDeviceGoesToo(t *testing.T) {
 		"slow": func(fd int, message []byte, ended func()) error {
 			ended()
 			return orphan.Write(fd, message, ended)
+		},
+		"unheard": func(fd int, message []byte, ended func()) error {
+			index := int(int32(binary.NativeEndian.Uint32(message[unix.NLMSG_HDRLEN+4:])))
+			if err := netlink.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}); err != nil {
+				return err
+			}
+			_, err := unix.Read(fd, make([]byte, 4096))
+			ended()
+			return err
 		},
 	} {
 		inNetns(t, func() {

@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
 
-// Children returns the children of this process, zombies too.
-func Children(tb testing.TB) (pids []int) {
+// Children returns the children of this process that are in one of the states (the
+// letters of proc_pid_stat(5)), or without any all of them, zombies too.
+func Children(tb testing.TB, states ...string) (pids []int) {
 	tb.Helper()
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -29,6 +31,9 @@ func Children(tb testing.TB) (pids []int) {
 		var pid, parent int
 		var state string
 		if _, err := fmt.Sscan(string(text[end+1:]), &state, &parent); err != nil || parent != os.Getpid() {
+			continue
+		}
+		if len(states) > 0 && !slices.Contains(states, state) {
 			continue
 		}
 		if pid, err = strconv.Atoi(filepath.Base(filepath.Dir(name))); err == nil {
