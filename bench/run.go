@@ -48,7 +48,7 @@ func DefaultRunOptions() (RunOptions, error) {
 			Workloads: Workloads, Placement: Together, Seed: 1,
 		},
 		Cases: cases, Paths: Paths, Connections: []int{1, 32},
-		Budget: 18 * time.Minute, Least: 5, Crosschecks: 7,
+		Budget: 15 * time.Minute, Least: 5, Crosschecks: 7,
 		Growth: Growth{Sizes: []int{250, 1000}, Rounds: 12, Workloads: []Workload{TCPCRR, TCPRR}},
 		Attach: &attach,
 	}, err

@@ -91,7 +91,9 @@ func TestNodesShareNothing(t *testing.T) {
 
 func TestBPFFSIsMountedWhereThereIsNone(t *testing.T) {
 	enterNode(t)
-	must(t, unix.Unmount("/sys/fs/bpf", unix.MNT_DETACH))
+	for isBPFFS("/sys/fs/bpf") { // the machine's is below the node's
+		must(t, unix.Unmount("/sys/fs/bpf", unix.MNT_DETACH))
+	}
 	mustOpen(t, Site{}, 0)
 	if !isBPFFS("/sys/fs/bpf") {
 		t.Error("/sys/fs/bpf is no bpffs")
