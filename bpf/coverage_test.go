@@ -87,7 +87,7 @@ func TestCoverage(t *testing.T) {
 }
 
 // byChance are conditions on whether a tick passes between two packets, inlined in
-// parts: what each must do has tests of its own (answer_test.go).
+// parts: what each must do has tests of its own (answer_test.go, turn_test.go).
 var byChance = []string{
 	"lib/flow.h: if (!answer_known(question, flow, sizeof(*flow)))",
 	"lib/carry.h: if (answer_known(question, way, sizeof(*way)))",

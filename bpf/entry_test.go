@@ -219,31 +219,40 @@ func (w *world) admit(tb testing.TB, e *entry, directions uint16) {
 	}
 }
 
-// whileAdmitted runs the packet before the admission of its flow, if it has one,
-// can have run out, however slow the machine is. Run again, when an answer of
-// conntrack may be kept, it has to come out the same. It returns what to_device
-// is told as well.
-func (w *world) whileAdmitted(tb testing.TB, e *entry, p *packet) (outcome, uint16) {
+// inTime runs f before the admission of the flow, if it has one, can have run out,
+// however slow the machine is: again where it may have.
+func (w *world) inTime(tb testing.TB, e *entry, f func()) {
 	tb.Helper()
-	frame, ctx := p.bytes(), p.context()
 	for {
 		if !e.admitted.IsZero() && time.Since(e.admitted) > time.Second/2 {
 			w.admit(tb, e, e.directions)
 		}
-		got := w.runHook(tb, p.hook(), frame, ctx, staging{})
-		again := w.again(tb, p)
-		said := w.said(tb, p.hook(), frame, ctx, staging{})
-		if e.admitted.IsZero() || time.Since(e.admitted) < 3*time.Second/2 {
-			if again.verdict != got.verdict || again.mark != got.mark || !bytes.Equal(again.data, got.data) {
-				tb.Errorf("verdict %d, then %d: mark %#x, then %#x: frame\n%x, then\n%x",
-					got.verdict, again.verdict, got.mark, again.mark, head(got.data), head(again.data))
-			}
-			return got, said
+		if f(); e.admitted.IsZero() || time.Since(e.admitted) < 3*time.Second/2 {
+			return
 		}
 	}
 }
 
-// admitWord is ADMIT of lib/conntrack.h.
+// whileAdmitted runs the packet in time. Run again, when an answer of conntrack
+// may be kept, it has to come out the same. It returns what to_device is told as
+// well.
+func (w *world) whileAdmitted(tb testing.TB, e *entry, p *packet) (got outcome, said uint16) {
+	tb.Helper()
+	frame, ctx := p.bytes(), p.context()
+	var again outcome
+	w.inTime(tb, e, func() {
+		got = w.runHook(tb, p.hook(), frame, ctx, staging{})
+		again = w.again(tb, p)
+		said = w.said(tb, p.hook(), frame, ctx, staging{})
+	})
+	if again.verdict != got.verdict || again.mark != got.mark || !bytes.Equal(again.data, got.data) {
+		tb.Errorf("verdict %d, then %d: mark %#x, then %#x: frame\n%x, then\n%x",
+			got.verdict, again.verdict, got.mark, again.mark, head(got.data), head(again.data))
+	}
+	return got, said
+}
+
+// admitWord is ADMIT of lib/admission.h.
 const admitWord = 0x7a40
 
 // packet returns one of the entry's direction, before the node translates it or

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 )
 
@@ -60,24 +58,10 @@ func (w *world) noted(tb testing.TB, port uint16) uint8 {
 	return v.Port[binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, port))].Seen
 }
 
-// portClock asks the kernel for the jiffies and returns what port_clock() makes of them.
+// portClock returns what port_clock() makes of the jiffies.
 func portClock(tb testing.TB) uint8 {
 	tb.Helper()
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{
-		asm.FnJiffies64.Call(),
-		asm.RSh.Imm(asm.R0, 8),
-		asm.And.Imm(asm.R0, 0xff),
-		asm.Return(),
-	}})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer func() { _ = p.Close() }()
-	clock, err := p.Run(&ebpf.RunOptions{Data: make([]byte, 64)})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return uint8(clock)
+	return uint8(tick(tb) >> 8)
 }
 
 // portCells is how long a port is remembered, in cells of 256 jiffies.
@@ -110,6 +94,7 @@ func TestUplinkAsksConntrackAboutRecentPortsOnly(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, protocol byte, v6 bool) {
 		e := w.translatedIn(t, protocol, v6)
 		p := e.packet(w, original, false)
+		frame, ctx := p.bytes(), p.context()
 		_, carried := e.carried(w, original, p)
 		if !w.mends(e, original, p) {
 			carried = ZiplineReasonREASON_NEXT_CHECKSUM
@@ -129,8 +114,11 @@ func TestUplinkAsksConntrackAboutRecentPortsOnly(t *testing.T) {
 				var got outcome
 				var admit uint16
 				withinOneCell(t, func() {
-					w.notedAgo(t, tc.ago)
-					got, admit = w.whileAdmitted(t, e, p)
+					w.inTime(t, e, func() {
+						w.notedAgo(t, tc.ago)
+						got = w.runHook(t, HookUplink, frame, ctx, staging{})
+						admit = w.said(t, HookUplink, frame, ctx, staging{})
+					})
 				})
 				if _, ok := got.counted[tc.want]; !ok {
 					t.Errorf("counted as %v, want %s", got.counted, tc.want)

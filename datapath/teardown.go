@@ -34,7 +34,7 @@ type Hints struct {
 // entries, the device with its routes, addresses and programs, the elements of
 // the ruleset, conntrack entries, and what the subnet has once when this was its
 // last endpoint. What is gone already is no error. It goes on after an error and
-// returns all of them joined; only the elements of a device that stays do, too.
+// returns all of them joined; only where the device stays, its elements stay, too.
 //
 // release (nil for none) gives the addresses back. It is called last, when nothing
 // of the attachment is left to be seen, and never after an error.

@@ -40,6 +40,6 @@ func Open() (*Ruleset, error) {
 }
 
 // Close ends the connection. After a deletion, by whomever in the namespace, it
-// waits for the kernel to free what was deleted (about 10 ms): a caller with
-// other work to do does it between the deletion and Close.
+// waits for the kernel to free what was deleted (about 10 ms), and so do all changes
+// of nftables there meanwhile: package rcu shortens the wait.
 func (r *Ruleset) Close() error { return r.conn.Close() }

@@ -13,7 +13,7 @@ import (
 
 // reason is how a header begins: license, guard, and a comment that is not of the
 // first function or struct.
-var reason = regexp.MustCompile(`^/\* SPDX-License-Identifier: .*\n#ifndef \w+\n#define \w+\n\n/\*\s(?s:.*?)\*/\n\n`)
+var reason = regexp.MustCompile(`^/\* SPDX-License-Identifier: .*\n#ifndef \w+\n#define \w+\n\n/\*\s(?:[^*]|\*[^/])*\*/\n\n`)
 
 func TestHeadersSayWhatTheyAreFor(t *testing.T) {
 	headers, err := filepath.Glob(filepath.Join(testutil.RepoRoot(t), "bpf", "lib", "*.h"))
