@@ -32,8 +32,7 @@ type row struct {
 	// label stands at the right.
 	label string
 	// ratio, values, or quantiles: one of them.
-	ratio     *Ratio
-	measure   Measure
+	ratio     *Ratio // of rates
 	values    []float64
 	quantiles []float64
 }
@@ -98,7 +97,7 @@ func bar(c draw.Canvas, fill color.Color, from, to, at, height vg.Length) {
 // the interval shows nothing.
 func drawRatio(c draw.Canvas, x func(float64) vg.Length, at vg.Length, r *row) {
 	fill := r.colour
-	if r.ratio.Verdict(r.measure) == NotShown {
+	if r.ratio.Verdict(Rate) == NotShown {
 		fill = lighter(fill)
 	}
 	bar(c, fill, x(1), x(r.ratio.Median), at, barHeight)
@@ -237,7 +236,7 @@ func (r *Report) ratioFigure(path bench.Path, to bench.Subject) (figure, bool) {
 		content := rows{rows: make([]*row, len(cases))}
 		for j, s := range cases {
 			if ratio := r.Line(cell, s).ratioTo(to, Rate); ratio != nil {
-				content.rows[j] = &row{colour: r.colour(s), label: fmt.Sprintf("%.2f", ratio.Median), ratio: ratio, measure: Rate}
+				content.rows[j] = &row{colour: r.colour(s), label: fmt.Sprintf("%.2f", ratio.Median), ratio: ratio}
 			}
 		}
 		p := panelOf(string(cell.Workload), cases, i%columns == 0, content, low, high)
