@@ -118,7 +118,7 @@ func (p *page) cell(cell Cell) {
 	if timed {
 		head = append(head, "p50", "p99", "p99.9", "p50 to bridge", "p99 to bridge")
 	}
-	if datagrams(cell.Workload) {
+	if cell.Workload.Datagrams() {
 		head = append(head, "lost")
 	}
 	head = append(head, "CPU per "+one, "to bridge", "to wire", "ends' to bridge")
@@ -131,7 +131,7 @@ func (p *page) cell(cell Cell) {
 			row = append(row, optional(l.Medians, P50, secondsText), optional(l.Medians, P99, secondsText), secondsText(l.P999),
 				marked(l.ratioTo(bench.Bridge, P50), P50), marked(l.ratioTo(bench.Bridge, P99), P99))
 		}
-		if datagrams(cell.Workload) {
+		if cell.Workload.Datagrams() {
 			row = append(row, percent(l.Lost))
 		}
 		rows = append(rows, append(row, optional(l.Medians, CPU, func(v float64) string { return secondsText(v * per) }),
