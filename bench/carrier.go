@@ -17,20 +17,20 @@ func (c Carrier) proof(node *testrig.Node, in cell) *proof {
 	case c == CarrierKernel:
 		return &proof{node, carriedByNone}
 	case in.workload.fleeting() && (c != CarrierNeighbours || in.path != Local):
-		return &proof{node, carriedByChance(met1(in))}
+		return &proof{node, carriedByChance(metPerUnit(in))}
 	default:
-		return &proof{node, carriedBy(met1(in))}
+		return &proof{node, carriedBy(metPerUnit(in))}
 	}
 }
 
 // fleeting says whether most packets belong to flows that are not established: the
 // connections of TCP_CRR are over by then, and datagrams that nobody answers never
 // come so far.
-func (w Workload) fleeting() bool { return w == TCPCRR || workloads[w].unit == datagrams }
+func (w Workload) fleeting() bool { return w == TCPCRR || w.Datagrams() }
 
-// met1 returns how many packets each program meets for a unit of a workload, at
+// metPerUnit returns how many packets each program meets for a unit of a workload, at
 // least. A transaction of TCP_CRR takes several each way.
-func met1(in cell) map[bpf.Hook]int {
+func metPerUnit(in cell) map[bpf.Hook]int {
 	there := map[bpf.Hook]int{bpf.HookEndpoint: 1}
 	back := map[bpf.Hook]int{bpf.HookEndpoint: 1}
 	switch in.path {
@@ -39,7 +39,7 @@ func met1(in cell) map[bpf.Hook]int {
 	case HostPort:
 		there = map[bpf.Hook]int{bpf.HookUplink: 1}
 	}
-	if workloads[in.workload].unit == datagrams {
+	if in.workload.Datagrams() {
 		return there // nothing comes back
 	}
 	both := map[bpf.Hook]int{}

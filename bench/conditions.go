@@ -68,12 +68,7 @@ func pluginVersion(program string) string {
 
 // hasCPUFlag says whether the first CPU in the text of /proc/cpuinfo has a flag.
 func hasCPUFlag(cpuinfo, flag string) bool {
-	for line := range strings.Lines(cpuinfo) {
-		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "flags" {
-			return slices.Contains(strings.Fields(value), flag)
-		}
-	}
-	return false
+	return slices.Contains(strings.Fields(cpuField(cpuinfo, "flags")), flag)
 }
 
 // turbo reads Intel's file, where 1 is off, or everybody else's, where 1 is on.

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// What an agent does as an end of connections.
+
 package bench
 
 import (

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Connections: what they do, where their ends run, and one measurement.
+
 package bench
 
 import (
@@ -91,8 +93,11 @@ const (
 	datagrams    unit = "datagrams"
 )
 
-// bulk says whether a workload counts bytes.
-func (w Workload) bulk() bool { return workloads[w].unit == octets }
+// Bulk says whether a workload counts bytes.
+func (w Workload) Bulk() bool { return workloads[w].unit == octets }
+
+// Datagrams says whether a workload counts datagrams that arrive.
+func (w Workload) Datagrams() bool { return workloads[w].unit == datagrams }
 
 // Placement says which CPUs the two ends of a connection run on.
 type Placement string

@@ -8,8 +8,8 @@ import "fmt"
 // share of their rate without the programs.
 const minTaxed = 0.98
 
-// maxInvalid is the share of invalid rounds with which a target can still be met.
-const maxInvalid = 0.1
+// MaxInvalid is the share of invalid rounds with which a target can still be met.
+const MaxInvalid = 0.1
 
 // taxTargets compares a report of [Tax] with the targets.
 func taxTargets(r *FlowReport) []Target {
@@ -32,7 +32,7 @@ func (r *FlowRow) target(p Path, w Workload, s, to Subject, least float64) Targe
 	}
 	if r.Invalid > 0 {
 		t.Got += fmt.Sprintf(", %d of %d rounds invalid", r.Invalid, r.Rounds)
-		t.Met = t.Met && float64(r.Invalid) <= maxInvalid*float64(r.Rounds)
+		t.Met = t.Met && float64(r.Invalid) <= MaxInvalid*float64(r.Rounds)
 	}
 	return t
 }

@@ -43,7 +43,7 @@ func (r *FlowReport) WriteText(w io.Writer) error {
 func (r *FlowReport) writeCell(w io.Writer, path Path, workload Workload) {
 	_, _ = fmt.Fprintf(w, "\n%s, %s\n", path, workload)
 	rate, cost := "thousand/s", "cpu µs"
-	if workload.bulk() {
+	if workload.Bulk() {
 		rate, cost = "Gbit/s", "cpu µs/MB"
 	}
 	table := newTable(w)
@@ -80,7 +80,7 @@ func (r *FlowRow) rate() string {
 	switch {
 	case r.Rate == 0:
 		return "-"
-	case r.Workload.bulk():
+	case r.Workload.Bulk():
 		return fmt.Sprintf("%.2f", r.Rate*8/1e9)
 	default:
 		return fmt.Sprintf("%.2f", r.Rate/1e3)
@@ -91,7 +91,7 @@ func (r *FlowRow) cost(seconds float64) string {
 	switch {
 	case r.Rate == 0:
 		return "-"
-	case r.Workload.bulk():
+	case r.Workload.Bulk():
 		return fmt.Sprintf("%.1f", seconds*1e12)
 	default:
 		return fmt.Sprintf("%.2f", seconds*1e6)

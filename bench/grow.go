@@ -14,7 +14,7 @@ import (
 
 // Growth is the part of a run on networks that grow.
 type Growth struct {
-	// Sizes are numbers of endpoints beside the client, ascending. Each is
+	// Sizes are numbers of endpoints beside the client, ascending from 2 on. Each is
 	// compared with the same case's network with one.
 	Sizes []int
 	// Rounds at each size.

@@ -60,20 +60,18 @@ func thisMachine() Machine {
 	if err := unix.Uname(&name); err == nil {
 		m.Kernel = unix.ByteSliceToString(name.Release[:]) + " " + unix.ByteSliceToString(name.Machine[:])
 	}
-	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		m.Model = cpuModel(string(text))
-	}
+	m.Model = cpuField(readText("/proc/cpuinfo"), "model name")
 	if out, err := exec.Command("iptables", "--version").Output(); err == nil {
 		m.IPTables = strings.TrimSpace(string(out))
 	}
 	return m
 }
 
-// cpuModel returns the model of the first CPU in the text of /proc/cpuinfo, or ""
-// where an architecture does not say.
-func cpuModel(cpuinfo string) string {
+// cpuField returns what the text of /proc/cpuinfo says of the first CPU, or "" where
+// an architecture does not say.
+func cpuField(cpuinfo, name string) string {
 	for line := range strings.Lines(cpuinfo) {
-		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == name {
 			return strings.TrimSpace(value)
 		}
 	}

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// The agent, seen from the process that measures.
+
 package bench
 
 import (

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Which processes an ADD starts, as the kernel tells it.
+
 package bench
 
 import (

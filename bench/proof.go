@@ -36,7 +36,7 @@ type wayJudge func(before, after tallies, s FlowSample) (share float64, complain
 // packets returns what a sample's units took at least, one way: a packet each, or
 // nobody knows how many.
 func (s FlowSample) packets() uint64 {
-	if s.Workload.bulk() {
+	if s.Workload.Bulk() {
 		return 0
 	}
 	return s.Units

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// What the samples of [Attach] mean.
+
 package bench
 
 import (

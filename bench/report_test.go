@@ -180,10 +180,10 @@ func TestJSONAndCSVHoldEverySample(t *testing.T) {
 }
 
 func TestCPUModelIsTheFirstOne(t *testing.T) {
-	if got := cpuModel("processor\t: 0\nmodel name\t: Some CPU: fast\n\nmodel name\t: other\n"); got != "Some CPU: fast" {
+	if got := cpuField("processor\t: 0\nmodel name\t: Some CPU: fast\n\nmodel name\t: other\n", "model name"); got != "Some CPU: fast" {
 		t.Errorf("model %q", got)
 	}
-	if got := cpuModel("Features : fp asimd\n"); got != "" {
+	if got := cpuField("Features : fp asimd\n", "model name"); got != "" {
 		t.Errorf("model %q; want none", got)
 	}
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// What a [Run] has measured, as it is in a file.
+
 package bench
 
 import (

@@ -112,6 +112,10 @@ func newCaseRun(tb testing.TB, opts RunOptions) (*caseRun, error) {
 	if err == nil {
 		err = errors.Join(someOf("workloads", opts.Workloads, Workloads), someOf("paths", opts.Paths, Paths))
 	}
+	// With one endpoint is what the others are compared with.
+	if len(opts.Growth.Sizes) > 0 && opts.Growth.Sizes[0] < 2 {
+		err = errors.Join(err, fmt.Errorf("a network that grows to %d does not grow", opts.Growth.Sizes[0]))
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -218,6 +218,7 @@ func TestRunRefusesWhatItDoesNotKnow(t *testing.T) {
 	for want, change := range map[string]func(*bench.RunOptions){
 		`"TCP_XYZ" is not one of`:   func(o *bench.RunOptions) { o.Workloads = []bench.Workload{"TCP_XYZ"} },
 		`no case "flannel"`:         func(o *bench.RunOptions) { o.Subjects = []bench.Subject{"flannel"} },
+		"does not grow":             func(o *bench.RunOptions) { o.Growth.Sizes = []int{1, 10} },
 		"placement":                 func(o *bench.RunOptions) { o.Placement = "nowhere" },
 		"no network could be built": func(o *bench.RunOptions) { o.Plugins, o.Subjects = t.TempDir(), []bench.Subject{bench.Bridge} },
 	} {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// The samples of ADD and DEL.
+
 package bench
 
 // Subject is who was measured.

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// What the project has promised of ADD and DEL.
+
 package bench
 
 import (

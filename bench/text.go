@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// The report of [Attach] as text.
+
 package bench
 
 import (

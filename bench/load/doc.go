@@ -9,7 +9,7 @@
 // threads would have the kernel switch between them for every packet, and that is
 // no part of any way. A single connection is waited for by reading it.
 //
-// What an end spends outside the kernel is in [Measurement].User: 2 to 8 % of its
+// What an end spends outside the kernel is in [Measurement].User: 3 to 7 % of its
 // CPU time on the machine where this was written, whatever it does. The rest of
 // what it is not to be blamed for shows on the loopback device, which is the
 // shortest way there is.

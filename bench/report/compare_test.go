@@ -148,7 +148,6 @@ func TestSlowerADDIsARegression(t *testing.T) {
 func TestRunsThatDoNotMatchAreRefused(t *testing.T) {
 	s := one(ordinary().rates)
 	for want, change := range map[string]func(*bench.Results){
-		"version of the results: 1, then 2":                                   func(r *bench.Results) { r.Version = 2 },
 		"CPUs of the ends: together, then apart":                              func(r *bench.Results) { r.Placement = bench.Apart },
 		"time of a measurement: 200ms after 50ms, then 1s after 50ms":         func(r *bench.Results) { r.Duration = time.Second },
 		`case "direct": another network than before`:                          func(r *bench.Results) { r.Cases[8].Network = json.RawMessage(`{"name":"x"}`) },

@@ -39,8 +39,8 @@ const (
 type Noise struct {
 	// Facts are the reasons to call the machine noisy, in words. None: it was quiet.
 	Facts []string
-	// Measured says that there was a second wire. Without it nothing is widened
-	// but by what Facts say in words.
+	// Measured says that there was a second wire. Without it nothing is widened,
+	// whatever the Facts.
 	Measured bool
 	cells    map[Cell]map[Measure]float64
 	floor    map[Measure]float64

@@ -54,7 +54,7 @@ var (
 // BIG TCP a darker shade of the same; what was there before is red and orange; the
 // limits are grey.
 var colours = map[bench.Subject]color.NRGBA{
-	"loopback": {0xc4, 0xc4, 0xc4, 0xff}, bench.Wire: {0x70, 0x70, 0x70, 0xff}, bench.WireAgain: {0xa6, 0xa6, 0xa6, 0xff},
+	loopback: {0xc4, 0xc4, 0xc4, 0xff}, bench.Wire: {0x70, 0x70, 0x70, 0xff}, bench.WireAgain: {0xa6, 0xa6, 0xa6, 0xff},
 	bench.Bridge: {0xd5, 0x5e, 0x00, 0xff}, "bridge-nf0": {0xe6, 0x9f, 0x00, 0xff}, "bridge-nft": {0xcc, 0x79, 0xa7, 0xff},
 	"ptp":        {0xb8, 0xa6, 0x1c, 0xff},
 	bench.Kernel: {0x00, 0x9e, 0x73, 0xff}, big(bench.Kernel): {0x00, 0x5f, 0x45, 0xff},
@@ -99,17 +99,15 @@ func newPanel(title string) *plot.Plot {
 	p.Title.TextStyle.YAlign = text.YTop
 	p.Title.Padding = 3
 	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
-		axis.Label.TextStyle = textStyle(8, quiet, text.XCenter)
 		axis.Tick.Label = textStyle(8, ink, text.XCenter)
 		axis.LineStyle = draw.LineStyle{Color: pale, Width: 0.6}
 		axis.Tick.LineStyle = axis.LineStyle
 		axis.Tick.Length = 2
 		axis.Padding = 2
 	}
+	p.X.Label.TextStyle = textStyle(8, quiet, text.XCenter)
 	p.X.Label.TextStyle.YAlign = text.YBottom
 	p.X.Tick.Label.YAlign = text.YTop
-	p.Y.Label.TextStyle.Rotation = 1.5707963267948966
-	p.Y.Label.TextStyle.YAlign = text.YTop
 	p.Y.Tick.Label.XAlign = text.XRight
 	return p
 }

@@ -5,6 +5,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"image/color"
 	"math"
@@ -94,16 +95,7 @@ type label struct {
 
 // spread moves labels apart, upwards and downwards alike, in the order of their points.
 func spread(labels []label) {
-	slices.SortStableFunc(labels, func(a, b label) int {
-		switch {
-		case a.at.Y < b.at.Y:
-			return -1
-		case a.at.Y > b.at.Y:
-			return 1
-		default:
-			return 0
-		}
-	})
+	slices.SortStableFunc(labels, func(a, b label) int { return cmp.Compare(a.at.Y, b.at.Y) })
 	for range 100 { // of small steps, until there are none to make
 		moved := false
 		for i := 1; i < len(labels); i++ {
@@ -120,9 +112,9 @@ func spread(labels []label) {
 }
 
 // linePanel returns a plot of curves. Its ranges fit them, and their names at the right.
-func linePanel(title, unit string, lines curves) *plot.Plot {
+func linePanel(title string, lines curves) *plot.Plot {
 	p := newPanel(title)
-	p.X.Label.Text, p.Y.Label.Text = "endpoints on the network", unit
+	p.X.Label.Text = "endpoints on the network"
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
 	var sizes []float64
 	low, high := math.Inf(1), math.Inf(-1)
@@ -176,10 +168,10 @@ func (r *Report) growthFigure() (figure, bool) {
 		}
 		name, _ := rateUnit(w)
 		if len(rates) > 0 {
-			panels = append(panels, linePanel(fmt.Sprintf("%s, %s", w, name), "", rates))
+			panels = append(panels, linePanel(fmt.Sprintf("%s, %s", w, name), rates))
 		}
 		if len(times) > 0 {
-			panels = append(panels, linePanel(fmt.Sprintf("%s, p50 to that with the fewest endpoints", w), "", times))
+			panels = append(panels, linePanel(fmt.Sprintf("%s, p50 to that with the fewest endpoints", w), times))
 		}
 	}
 	if len(panels) == 0 {
@@ -216,7 +208,7 @@ func (r *Report) attachFigure() (figure, bool) {
 			}
 		}
 		if len(lines) > 0 {
-			panels = append(panels, linePanel(verb+", ms", "", lines))
+			panels = append(panels, linePanel(verb+", ms", lines))
 		}
 	}
 	if len(panels) == 0 {

@@ -32,8 +32,7 @@ type row struct {
 	// label stands at the right.
 	label string
 	// ratio, values, or quantiles: one of them.
-	ratio     *Ratio
-	measure   Measure
+	ratio     *Ratio // of rates
 	values    []float64
 	quantiles []float64
 }
@@ -98,7 +97,7 @@ func bar(c draw.Canvas, fill color.Color, from, to, at, height vg.Length) {
 // the interval shows nothing.
 func drawRatio(c draw.Canvas, x func(float64) vg.Length, at vg.Length, r *row) {
 	fill := r.colour
-	if r.ratio.Verdict(r.measure) == NotShown {
+	if r.ratio.Verdict(Rate) == NotShown {
 		fill = lighter(fill)
 	}
 	bar(c, fill, x(1), x(r.ratio.Median), at, barHeight)
@@ -209,51 +208,32 @@ func ratioTicks(low, high float64) plot.ConstantTicks {
 
 // ratioFigure shows rates of a path as ratios to a reference, with one connection.
 func (r *Report) ratioFigure(path bench.Path, to bench.Subject) (figure, bool) {
-	var cells []Cell
+	lines := r.single(path, func(l *Line) bool { return l.Case != loopback && l.ratioTo(to, Rate) != nil })
 	low, high := 1.0, 1.0
-	present := map[bench.Subject]bool{}
-	for i := range r.Lines {
-		l := &r.Lines[i]
+	for _, l := range lines {
 		ratio := l.ratioTo(to, Rate)
-		if l.Path != path || l.Connections != 1 || l.Case == loopback || ratio == nil {
-			continue
-		}
-		if !slices.Contains(cells, l.Cell) {
-			cells = append(cells, l.Cell)
-		}
-		present[l.Case] = true
 		low, high = min(low, ratio.Low), max(high, ratio.High)
-	}
-	cases := r.only(present)
-	if len(cells) == 0 {
-		return figure{}, false
 	}
 	low, high = low/1.04, high*1.04
 	ticks := ratioTicks(low, high)
 	high *= math.Pow(high/low, 0.34) // for the labels
-	columns := columnsFor(cells)
-	var panels []*plot.Plot
-	for i, cell := range cells {
-		content := rows{rows: make([]*row, len(cases))}
-		for j, s := range cases {
-			if ratio := r.Line(cell, s).ratioTo(to, Rate); ratio != nil {
-				content.rows[j] = &row{colour: r.colour(s), label: fmt.Sprintf("%.2f", ratio.Median), ratio: ratio, measure: Rate}
-			}
-		}
-		p := panelOf(string(cell.Workload), cases, i%columns == 0, content, low, high)
-		p.X.Scale = plot.LogScale{}
-		p.X.Tick.Marker = ticks
-		panels = append(panels, p)
-	}
-	f := figure{
+	return r.rowFigure(figure{
 		name:  fmt.Sprintf("ratios-to-%s-%s", slug(string(to)), slug(string(path))),
 		title: fmt.Sprintf("Rates as ratios to %s, %s", to, path),
 		subtitle: "Median of paired rounds with 95 % interval, widened by noise; logarithmic; right is faster. " +
 			"Pale: no difference shown.",
-		panels: grid(panels, columns),
-	}
-	f.height = rowsHeight(len(f.panels), len(cases))
-	return f, true
+	}, lines, func(cell Cell, cases []bench.Subject, named bool) *plot.Plot {
+		content := rows{rows: make([]*row, len(cases))}
+		for j, s := range cases {
+			if ratio := r.Line(cell, s).ratioTo(to, Rate); ratio != nil {
+				content.rows[j] = &row{colour: r.colour(s), label: fmt.Sprintf("%.2f", ratio.Median), ratio: ratio}
+			}
+		}
+		p := panelOf(string(cell.Workload), cases, named, content, low, high)
+		p.X.Scale = plot.LogScale{}
+		p.X.Tick.Marker = ticks
+		return p
+	})
 }
 
 // columnsFor returns how many panels are beside each other: no more than can be read,
@@ -270,7 +250,7 @@ func (r *Report) only(present map[bench.Subject]bool) []bench.Subject {
 
 // rateFigure shows the rate of each round of a path, with one connection.
 func (r *Report) rateFigure(path bench.Path) (figure, bool) {
-	return r.rowFigure(path, Rate, figure{
+	return r.valueFigure(path, Rate, figure{
 		name:     "rates-" + slug(string(path)),
 		title:    fmt.Sprintf("Rates of all rounds, %s", path),
 		subtitle: "A dot is a round, the box the middle half of them, the line their median, which the label gives; right is faster.",
@@ -286,7 +266,7 @@ func (r *Report) rateFigure(path bench.Path) (figure, bool) {
 
 // latencyFigure shows quantiles of the latency of a path, with one connection.
 func (r *Report) latencyFigure(path bench.Path) (figure, bool) {
-	return r.rowFigure(path, P50, figure{
+	return r.valueFigure(path, P50, figure{
 		name:     "latency-" + slug(string(path)),
 		title:    fmt.Sprintf("Latency, %s", path),
 		subtitle: "Medians over the rounds of each round's quantiles; the label is the p99; logarithmic; left is faster.",
@@ -296,14 +276,25 @@ func (r *Report) latencyFigure(path bench.Path) (figure, bool) {
 	})
 }
 
-// rowFigure makes a figure of the lines of a path that have a measure.
-func (r *Report) rowFigure(path bench.Path, m Measure, f figure, content func(*Line) *row) (figure, bool) {
+// valueFigure makes a figure of the lines of a path that have a measure.
+func (r *Report) valueFigure(path bench.Path, m Measure, f figure, content func(*Line) *row) (figure, bool) {
+	lines := r.single(path, func(l *Line) bool { _, ok := l.Medians[m]; return ok })
+	return r.rowFigure(f, lines, func(cell Cell, cases []bench.Subject, named bool) *plot.Plot {
+		return r.valuePanel(cell, cases, m, named, content)
+	})
+}
+
+// single returns the lines of a path with one connection that are wanted.
+func (r *Report) single(path bench.Path, wanted func(*Line) bool) []Line {
+	return slices.DeleteFunc(slices.Clone(r.Lines), func(l Line) bool { return l.Path != path || l.Connections != 1 || !wanted(&l) })
+}
+
+// rowFigure completes a figure of lines by a panel for each of their cells, with a
+// row for each of their cases.
+func (r *Report) rowFigure(f figure, lines []Line, panel func(cell Cell, cases []bench.Subject, named bool) *plot.Plot) (figure, bool) {
 	var cells []Cell
 	present := map[bench.Subject]bool{}
-	for _, l := range r.Lines {
-		if _, ok := l.Medians[m]; !ok || l.Path != path || l.Connections != 1 {
-			continue
-		}
+	for _, l := range lines {
 		if !slices.Contains(cells, l.Cell) {
 			cells = append(cells, l.Cell)
 		}
@@ -316,15 +307,15 @@ func (r *Report) rowFigure(path bench.Path, m Measure, f figure, content func(*L
 	cases := r.only(present)
 	var panels []*plot.Plot
 	for i, cell := range cells {
-		panels = append(panels, r.rowPanel(cell, cases, m, i%columns == 0, content))
+		panels = append(panels, panel(cell, cases, i%columns == 0))
 	}
 	f.panels = grid(panels, columns)
 	f.height = rowsHeight(len(f.panels), len(cases))
 	return f, true
 }
 
-// rowPanel makes the panel of one cell.
-func (r *Report) rowPanel(cell Cell, cases []bench.Subject, m Measure, named bool, content func(*Line) *row) *plot.Plot {
+// valuePanel makes the panel of one cell.
+func (r *Report) valuePanel(cell Cell, cases []bench.Subject, m Measure, named bool, content func(*Line) *row) *plot.Plot {
 	all := rows{rows: make([]*row, len(cases)), names: []string{"p50", "p99", "p99.9"}}
 	low, high := math.Inf(1), math.Inf(-1)
 	for j, s := range cases {

@@ -120,7 +120,7 @@ func (l *Line) fill(valid []bench.FlowSample) {
 	if len(tails) > 0 {
 		l.P999 = bench.Median(tails)
 	}
-	if datagrams(l.Workload) && all > 0 {
+	if l.Workload.Datagrams() && all > 0 {
 		l.Lost = float64(lost) / float64(all)
 	}
 }

@@ -87,6 +87,15 @@ func TestPageOfNothing(t *testing.T) {
 	}
 }
 
+func TestPageWithoutASecondWirePromisesNoWiderIntervals(t *testing.T) {
+	r := one(map[bench.Subject]float64{bench.Wire: 1, bench.Bridge: 0.7}).results()
+	r.Machine.LoadBefore = 3
+	out := string(markdownOf(t, r))
+	if !strings.Contains(out, "This machine was noisy") || strings.Contains(out, "Intervals are wider") {
+		t.Errorf("page of a noisy run without a second wire:\n%.600s", out)
+	}
+}
+
 func TestNamesOfUsersDoNotBreakTheTables(t *testing.T) {
 	r := tiny()
 	r.Cases = append(r.Cases, bench.Case{Name: "a|b<script>", Title: "two\nlines | and a `tick`", Kind: bench.KindPlugin})

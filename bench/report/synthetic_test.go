@@ -89,7 +89,7 @@ func (s synthetic) cell(r *bench.Results, random *rand.Rand, cell Cell) {
 	for round := range s.rounds {
 		speed := math.Exp(random.NormFloat64() * 0.2)
 		for _, c := range r.Cases {
-			if (c.Name == big(bench.Direct) || c.Name == big(bench.Tracked)) && !bulk(cell.Workload) {
+			if (c.Name == big(bench.Direct) || c.Name == big(bench.Tracked)) && !cell.Workload.Bulk() {
 				continue
 			}
 			rate := wireRates[cell.Workload] * s.rates[c.Name] * speed * math.Exp(biases[c.Name]+random.NormFloat64()*s.scatter)
@@ -109,10 +109,10 @@ func syntheticSample(cell Cell, subject bench.Subject, round int, rate float64) 
 		s.Carried = 0.997
 	}
 	switch {
-	case datagrams(cell.Workload):
+	case cell.Workload.Datagrams():
 		s.Lost = s.Units / 200
 		s.Sent = s.Units + s.Lost
-	case !bulk(cell.Workload):
+	case !cell.Workload.Bulk():
 		p50 := float64(cell.Connections) / rate
 		s.Latency = &bench.Latency{P50: p50, P99: p50 * 2.1, P999: p50 * 4}
 	}

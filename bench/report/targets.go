@@ -25,9 +25,6 @@ const (
 // grownTo is the size at which a new connection may not cost more than at first.
 const grownTo = 1000
 
-// maxInvalid is the share of invalid rounds with which a target can still be met.
-const maxInvalid = 0.1
-
 // State says how a target fared.
 type State string
 
@@ -150,7 +147,7 @@ func (r *Report) target(cell Cell, s, to bench.Subject, limit string, judge func
 	t.State, t.Got = judge(ratio), ratio.String()
 	if line.Invalid > 0 {
 		t.Got += fmt.Sprintf(", %d of %d rounds invalid", line.Invalid, line.Rounds)
-		if float64(line.Invalid) > maxInvalid*float64(line.Rounds) {
+		if float64(line.Invalid) > bench.MaxInvalid*float64(line.Rounds) {
 			t.State = Missed
 		}
 	}

@@ -12,16 +12,15 @@ import (
 	"gonum.org/v1/plot"
 )
 
-// logTicks returns marks at 1, 2 and 5 times the powers of ten, or closer ones where
-// less than two of those are in the range.
+// logTicks returns marks at the powers of ten, or at closer numbers where fewer than
+// three of those are in the range.
 func logTicks(low, high float64) plot.ConstantTicks {
 	for _, steps := range [][]float64{{1}, {1, 2, 5}, {1, 1.5, 2, 3, 4, 5, 7}, {1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.7, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9}} {
 		var ticks plot.ConstantTicks
 		for power := math.Floor(math.Log10(low)); power <= math.Log10(high); power++ {
 			for _, step := range steps {
-				value, err := strconv.ParseFloat(strconv.FormatFloat(step*math.Pow(10, power), 'g', 3, 64), 64)
-				if err == nil && value >= low && value <= high {
-					ticks = append(ticks, plot.Tick{Value: value, Label: strconv.FormatFloat(value, 'f', -1, 64)})
+				if tick := tickAt(step * math.Pow(10, power)); tick.Value >= low && tick.Value <= high {
+					ticks = append(ticks, tick)
 				}
 			}
 		}
@@ -32,16 +31,19 @@ func logTicks(low, high float64) plot.ConstantTicks {
 	return fewTicks(low, high)
 }
 
+// tickAt returns a mark at a number, less what is wrong with its last bits.
+func tickAt(number float64) plot.Tick {
+	value, _ := strconv.ParseFloat(strconv.FormatFloat(number, 'g', 6, 64), 64) // which is one
+	return plot.Tick{Value: value, Label: strconv.FormatFloat(value, 'f', -1, 64)}
+}
+
 // fewTicks returns three to five marks at round numbers of a linear axis.
 func fewTicks(low, high float64) plot.ConstantTicks {
 	power := math.Pow(10, math.Floor(math.Log10(high-low)))
-	for _, step := range []float64{2, 1, 0.5, 0.25, 0.2} {
+	for _, step := range []float64{2, 1, 0.5, 0.25} {
 		var ticks plot.ConstantTicks
 		for i := math.Ceil(low / (step * power)); i*step*power <= high; i++ {
-			value, err := strconv.ParseFloat(strconv.FormatFloat(i*step*power, 'g', 6, 64), 64)
-			if err == nil {
-				ticks = append(ticks, plot.Tick{Value: value, Label: strconv.FormatFloat(value, 'f', -1, 64)})
-			}
+			ticks = append(ticks, tickAt(i*step*power))
 		}
 		if len(ticks) >= 3 {
 			return ticks

@@ -12,19 +12,13 @@ import (
 	"github.com/zipline-cni/zipline/bench"
 )
 
-// bulk says whether a workload counts bytes.
-func bulk(w bench.Workload) bool { return w == bench.TCPStream || w == bench.TCPMaerts }
-
-// datagrams says whether a workload counts datagrams that arrive.
-func datagrams(w bench.Workload) bool { return w == bench.UDP64 || w == bench.UDP1400 }
-
 // unit is what one of a workload's units is called, with the number of them that
 // CPU time is given for.
 func unit(w bench.Workload) (name string, per float64) {
 	switch {
-	case bulk(w):
+	case w.Bulk():
 		return "MB", 1e6
-	case datagrams(w):
+	case w.Datagrams():
 		return "datagram", 1
 	case w == bench.TCPCRR:
 		return "connection", 1
@@ -36,7 +30,7 @@ func unit(w bench.Workload) (name string, per float64) {
 // rateUnit returns the unit that rates of a workload are plotted in, and how many
 // units per second make one.
 func rateUnit(w bench.Workload) (name string, scale float64) {
-	if bulk(w) {
+	if w.Bulk() {
 		return "Gbit/s", 1e9 / 8
 	}
 	return "thousand/s", 1e3
@@ -44,7 +38,7 @@ func rateUnit(w bench.Workload) (name string, scale float64) {
 
 // rateText returns a rate, such as "64.9 k/s" or "12.3 Gbit/s".
 func rateText(w bench.Workload, perSecond float64) string {
-	if bulk(w) {
+	if w.Bulk() {
 		return scaled(perSecond*8, "bit/s")
 	}
 	return scaled(perSecond, "/s")

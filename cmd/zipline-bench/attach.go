@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// The command that measures ADD and DEL.
+
 package main
 
 import (
 	"context"
-	"errors"
-	"flag"
-	"fmt"
 	"io"
-	"strconv"
-	"strings"
 
 	"github.com/zipline-cni/zipline/bench"
 )
@@ -31,28 +28,4 @@ func attach(args []string, stdout, stderr io.Writer) error {
 		r, err := bench.Attach(ctx, opts)
 		return r, err
 	})
-}
-
-// numbers defines a flag that is a list of numbers.
-func numbers(flags *flag.FlagSet, name, what string, chosen *[]int) {
-	flags.Func(name, fmt.Sprintf("%s, ascending (default %v)", what, *chosen), func(text string) (err error) {
-		*chosen, err = parseSizes(text)
-		return err
-	})
-}
-
-// parseSizes reads ascending positive numbers with commas between them.
-func parseSizes(text string) ([]int, error) {
-	var sizes []int
-	for field := range strings.SplitSeq(text, ",") {
-		size, err := strconv.Atoi(strings.TrimSpace(field))
-		if err != nil {
-			return nil, err
-		}
-		if size < 1 || len(sizes) > 0 && size <= sizes[len(sizes)-1] {
-			return nil, errors.New("not ascending from 1 on")
-		}
-		sizes = append(sizes, size)
-	}
-	return sizes, nil
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// What the commands have in common that measure: flags, output, targets.
+
 package main
 
 import (

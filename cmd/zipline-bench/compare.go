@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/zipline-cni/zipline/bench"
 	benchreport "github.com/zipline-cni/zipline/bench/report"
@@ -22,12 +21,7 @@ func compare(args []string, stdout, stderr io.Writer) error {
 	check := flags.Bool("check", false, "exit with 1 if anything has regressed")
 	all := flags.Bool("all", false, "show what has not changed, too")
 	var cases []bench.Subject
-	flags.Func("cases", "names of the cases to compare, with commas between them (default all)", func(text string) error {
-		for name := range strings.SplitSeq(text, ",") {
-			cases = append(cases, bench.Subject(strings.TrimSpace(name)))
-		}
-		return nil
-	})
+	caseNames(flags, "cases", "compare", &cases)
 	names, err := parseFiles(flags, args, 2)
 	if err != nil {
 		return err

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// The commands that measure connections.
+
 package main
 
 import (
 	"context"
-	"errors"
 	"flag"
-	"fmt"
 	"io"
-	"slices"
-	"strings"
 
 	"github.com/zipline-cni/zipline/bench"
 )
@@ -52,31 +50,4 @@ func flowFlags(flags *flag.FlagSet, opts *bench.FlowOptions) {
 	flags.DurationVar(&opts.Warmup, "warmup", opts.Warmup, "time of a connection before its measurement")
 	flags.Uint64Var(&opts.Seed, "seed", opts.Seed, "seed of the order in a round and of the intervals")
 	flags.StringVar((*string)(&opts.Placement), "cpus", string(opts.Placement), "where the ends run: together (on one CPU), apart, free")
-}
-
-// subset defines a flag that is a choice of some of the values.
-func subset[T ~string](flags *flag.FlagSet, name string, chosen *[]T, values ...T) {
-	all := slices.Clone(values)
-	flags.Func(name, fmt.Sprintf("some of %s (default %s)", join(all), join(*chosen)), func(text string) error {
-		*chosen = nil
-		for field := range strings.SplitSeq(text, ",") {
-			value := T(strings.TrimSpace(field))
-			if !slices.Contains(all, value) {
-				return fmt.Errorf("%q is not one of %s", value, join(all))
-			}
-			if slices.Contains(*chosen, value) {
-				return errors.New("the same twice")
-			}
-			*chosen = append(*chosen, value)
-		}
-		return nil
-	})
-}
-
-func join[T ~string](values []T) string {
-	var texts []string
-	for _, v := range values {
-		texts = append(texts, string(v))
-	}
-	return strings.Join(texts, ",")
 }

@@ -19,7 +19,7 @@ import (
 func TestWrongUsageIsTold(t *testing.T) {
 	for _, args := range [][]string{
 		nil, {"detach"}, {"attach", "-no-such-flag"}, {"tax", "-subjects", "wire"},
-		{"run", "-workloads", "TCP_XYZ"}, {"run", "-paths", "same node,same node"}, {"run", "-connections", "0"}, {"run", "more"},
+		{"run", "-workloads", "TCP_XYZ"}, {"run", "-paths", "same node,same node"}, {"run", "-connections", "0"}, {"run", "more"}, {"run", "-quick=1"},
 		{"observe", "-subjects", "nobody,nobody"}, {"observe", "-subjects", ""},
 	} {
 		var stderr bytes.Buffer

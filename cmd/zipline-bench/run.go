@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -64,7 +63,12 @@ func runOptions(args []string, stderr io.Writer) (opts bench.RunOptions, out str
 	}
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.Bool("quick", false, "less of everything, in two minutes: to see that it works")
+	flags.BoolFunc("quick", "less of everything, in two minutes: to see that it works", func(value string) error {
+		if value != "true" { // which the defaults have not heard of
+			return errors.New("say -quick, or leave it out")
+		}
+		return nil
+	})
 	flags.StringVar(&out, "out", time.Now().Format("zipline-bench-20060102-150405"), "directory for the results")
 	pluginFlags(flags, &opts.Zipline, &opts.Plugins)
 	flags.IntVar(&opts.Rounds, "rounds", 0, "greatest number of paired rounds (default: as the budget has the time for)")
@@ -73,18 +77,12 @@ func runOptions(args []string, stderr io.Writer) (opts bench.RunOptions, out str
 	flowFlags(flags, &opts.FlowOptions)
 	var files []string
 	flags.Func("cases", "files of cases to measure beside the others, with commas between them", func(text string) error {
-		files = strings.Split(text, ",")
+		files = listed(text)
 		return nil
 	})
 	subset(flags, "paths", &opts.Paths, bench.Paths...)
 	subset(flags, "workloads", &opts.Workloads, bench.Workloads...)
-	flags.Func("subjects", fmt.Sprintf("names of the cases to measure, with commas between them (default %s)", orAll(opts.Subjects)), func(text string) error {
-		opts.Subjects = nil
-		for name := range strings.SplitSeq(text, ",") {
-			opts.Subjects = append(opts.Subjects, bench.Subject(strings.TrimSpace(name)))
-		}
-		return nil
-	})
+	caseNames(flags, "subjects", "measure", &opts.Subjects)
 	numbers(flags, "connections", "numbers of connections at a time", &opts.Connections)
 	numbers(flags, "growth", "numbers of endpoints of the networks that grow", &opts.Growth.Sizes)
 	noGrowth := flags.Bool("no-growth", false, "leave out the networks that grow")
@@ -113,11 +111,4 @@ func runOptions(args []string, stderr io.Writer) (opts bench.RunOptions, out str
 		}
 	}
 	return opts, out, nil
-}
-
-func orAll[T ~string](names []T) string {
-	if len(names) == 0 {
-		return "all"
-	}
-	return join(names)
 }

@@ -61,7 +61,7 @@ func TestFlagsOfARun(t *testing.T) {
 			t.Errorf("%s: %q gives %+v, %q, %v", c.name, c.args, opts.FlowOptions, out, err)
 		}
 	}
-	if _, _, err := runOptions([]string{"-cases", own + "," + own}, io.Discard); !errors.Is(err, errUsage) {
+	if _, _, err := runOptions([]string{"-cases", own + ", " + own}, io.Discard); !errors.Is(err, errUsage) {
 		t.Errorf("the same case twice: %v", err)
 	}
 }

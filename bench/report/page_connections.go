@@ -1,97 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The page that a run is read on.
+// What the page says of connections: the summary, every cell, and networks that grow.
 
 package report
 
 import (
-	"bytes"
-	"cmp"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/zipline-cni/zipline/bench"
 )
-
-// page is a Markdown page in the making.
-type page struct {
-	bytes.Buffer
-	report *Report
-	// figures that there are beside the page.
-	figures []figure
-}
-
-// writef adds text.
-func (p *page) writef(format string, args ...any) { _, _ = fmt.Fprintf(p, format, args...) }
-
-// table adds a table of numbers: all columns but the first are aligned to the right.
-func (p *page) table(head []string, rows [][]string) { p.aligned("---:|", head, rows) }
-
-// list adds a table of words.
-func (p *page) list(head []string, rows [][]string) { p.aligned("---|", head, rows) }
-
-func (p *page) aligned(alignment string, head []string, rows [][]string) {
-	if len(rows) == 0 {
-		return
-	}
-	p.writef("\n| %s |\n|---|%s\n", strings.Join(head, " | "), strings.Repeat(alignment, len(head)-1))
-	for _, row := range rows {
-		p.writef("| %s |\n", strings.Join(row, " | "))
-	}
-}
-
-// picture adds a figure by its name, if there is one.
-func (p *page) picture(name string) {
-	if i := slices.IndexFunc(p.figures, func(f figure) bool { return f.name == name }); i >= 0 {
-		p.writef("\n![%s](%s.svg)\n", p.figures[i].title, name)
-	}
-}
-
-// writeMarkdown writes the page, which shows the figures beside it.
-func (r *Report) writeMarkdown(w io.Writer, figures []figure) error {
-	p := &page{report: r, figures: figures}
-	p.head()
-	p.summary()
-	p.targets()
-	p.connections()
-	p.growth()
-	p.control()
-	p.trust()
-	p.repeat()
-	if _, err := p.WriteTo(w); err != nil {
-		return fmt.Errorf("write page: %w", err)
-	}
-	return nil
-}
-
-// head says what was run where, and how far to trust it.
-func (p *page) head() {
-	m := p.report.Results.Machine
-	p.writef("# What a container network costs on this machine\n\n")
-	if noise := p.report.Noise.String(); noise != "" {
-		p.writef("> **%s** Intervals are wider than on a quiet machine, by at least what two equal wires differed by in nine of ten\n"+
-			"> cells, so less is shown. See [noise](#noise).\n\n", inTable(noise))
-	}
-	if rounds := p.report.mostRounds(); rounds < minPairs {
-		p.writef("> **The run shows nothing:** its cells have at most %d rounds, where a verdict takes %d.\n\n", rounds, minPairs)
-	}
-	if why := p.report.Results.Incomplete; why != "" {
-		p.writef("> **The run is incomplete:** %s.\n\n", inTable(why))
-	}
-	kind := "CPUs"
-	if m.Virtual {
-		kind = "CPUs of a virtual machine"
-	}
-	p.writef("- %s, Linux %s, %d %s (%s), governor %s, turbo %s, load %.2f before and %.2f after, %.1f %% of the CPU time stolen.\n",
-		m.Time.UTC().Format(time.DateOnly), inTable(m.Kernel), m.CPUs, kind, inTable(cmp.Or(m.Model, "unknown model")),
-		inTable(cmp.Or(m.Governor, "not shown")), inTable(cmp.Or(m.Turbo, "not shown")), m.LoadBefore, m.LoadAfter, m.Steal*100)
-	p.writef("- %s, reference plugins %s, %s, %s.\n", inTable(cmp.Or(m.Zipline, "zipline of unknown version")), inTable(m.Reference),
-		inTable(m.IPTables), inTable(m.Go))
-	p.writef("- Ratios are medians of paired rounds with 95 %% intervals, widened by noise. ▲ better, ▼ worse; without a mark no difference is shown.\n")
-}
 
 // summary is what most readers want to know: one number for each path and workload.
 func (p *page) summary() {
@@ -170,19 +89,6 @@ func mark(ratio *Ratio, m Measure) string {
 	return map[Verdict]string{Better: "▲", Worse: "▼"}[ratio.Verdict(m)]
 }
 
-func (p *page) targets() {
-	p.writef("\n## Targets\n")
-	var rows [][]string
-	for _, t := range p.report.Targets {
-		state := string(t.State)
-		if t.State == Missed {
-			state = "**missed**"
-		}
-		rows = append(rows, []string{inTable(t.What), state, t.Got})
-	}
-	p.list([]string{"target", "state", "measured"}, rows)
-}
-
 // connections are the tables of all cells, folded by path.
 func (p *page) connections() {
 	p.writef("\n## Connections\n\nCPU is that of the whole machine; the ends' is that of the two ends alone. Latency quantiles are medians over the rounds. " +
@@ -212,7 +118,7 @@ func (p *page) cell(cell Cell) {
 	if timed {
 		head = append(head, "p50", "p99", "p99.9", "p50 to bridge", "p99 to bridge")
 	}
-	if datagrams(cell.Workload) {
+	if cell.Workload.Datagrams() {
 		head = append(head, "lost")
 	}
 	head = append(head, "CPU per "+one, "to bridge", "to wire", "ends' to bridge")
@@ -225,7 +131,7 @@ func (p *page) cell(cell Cell) {
 			row = append(row, optional(l.Medians, P50, secondsText), optional(l.Medians, P99, secondsText), secondsText(l.P999),
 				marked(l.ratioTo(bench.Bridge, P50), P50), marked(l.ratioTo(bench.Bridge, P99), P99))
 		}
-		if datagrams(cell.Workload) {
+		if cell.Workload.Datagrams() {
 			row = append(row, percent(l.Lost))
 		}
 		rows = append(rows, append(row, optional(l.Medians, CPU, func(v float64) string { return secondsText(v * per) }),
@@ -247,4 +153,28 @@ func optional(medians map[Measure]float64, m Measure, text func(float64) string)
 		return text(value)
 	}
 	return "-"
+}
+
+func (p *page) growth() {
+	if len(p.report.Growth) == 0 {
+		return
+	}
+	p.writef("\n## Growth\n\nConnections between two containers while more and more endpoints are attached; ratios to the same case with the fewest.\n")
+	var rows [][]string
+	for _, l := range p.report.Growth {
+		rows = append(rows, []string{
+			string(l.Workload), inTable(string(l.Case)), fmt.Sprint(l.Endpoints),
+			optional(l.Medians, Rate, func(v float64) string { return rateText(l.Workload, v) }), marked(l.ToSelf[Rate], Rate),
+			optional(l.Medians, P50, secondsText), marked(l.ToSelf[P50], P50), marked(l.ToSelf[P99], P99), marked(l.ToSelf[CPU], CPU),
+		})
+	}
+	slices.SortStableFunc(rows, func(a, b []string) int {
+		order := p.report.samples.subjects
+		at := func(row []string) int { return slices.Index(order, bench.Subject(row[1])) }
+		if a[0] != b[0] {
+			return inOrder(bench.Workloads, bench.Workload(a[0]), bench.Workload(b[0]))
+		}
+		return at(a) - at(b)
+	})
+	p.table([]string{"", "case", "endpoints", "rate", "rate to itself", "p50", "p50 to itself", "p99 to itself", "CPU to itself"}, rows)
 }
