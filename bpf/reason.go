@@ -132,7 +132,7 @@ var reasonNames = map[Reason]string{
 	ZiplineReasonREASON_DROP_REWRITE:         "translated in part only",
 	ZiplineReasonREASON_NEXT_UNTRACKED:       "flow unknown to conntrack",
 	ZiplineReasonREASON_NEXT_NOT_ESTABLISHED: "flow not established",
-	ZiplineReasonREASON_NEXT_TCP_FLAGS:       "syn, fin or rst of a known flow",
+	ZiplineReasonREASON_NEXT_TCP_FLAGS:       "syn, fin or rst",
 	ZiplineReasonREASON_NEXT_CHECK_IN:        "flow checks in with the stack",
 	ZiplineReasonREASON_NEXT_SLOW_MARK:       "kept in the stack by its conntrack mark",
 	ZiplineReasonREASON_NEXT_HELPER:          "flow with a conntrack helper",

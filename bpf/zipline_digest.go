@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "66fdf92637dd2c02ad6955e383a8b89a"
+const digest = "2cf911a94e6df9f3d8bf975de569f289"

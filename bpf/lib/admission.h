@@ -25,6 +25,7 @@
  */
 #define ADMIT 0x7a40
 #define ADMIT_DIRECTIONS 3
+#define ADMIT_REPLY 2
 
 static __always_inline __u32 conntrack_established(const struct nf_conn *ct)
 {
@@ -32,7 +33,7 @@ static __always_inline __u32 conntrack_established(const struct nf_conn *ct)
 }
 
 /**
- * conntrack_lifetime() - the timeout that conntrack gave an established entry
+ * conntrack_lifetime() - the timeout that conntrack gave an entry that has an answer
  * @ct: the entry
  * @protocol: IPPROTO_TCP or IPPROTO_UDP
  *
@@ -51,6 +52,8 @@ static __always_inline __u32 conntrack_lifetime(const struct nf_conn *ct, __u8 p
 	if (protocol != IPPROTO_TCP)
 		return ct->status & IPS_ASSURED ? proto->udp.timeouts[UDP_CT_REPLIED] :
 						  proto->udp.timeouts[UDP_CT_UNREPLIED];
+	if (ct->proto.tcp.state == TCP_CONNTRACK_SYN_RECV)
+		return proto->tcp.timeouts[TCP_CONNTRACK_SYN_RECV];
 	full = conntrack_established(ct);
 	reduced = proto->tcp.timeouts[TCP_CONNTRACK_UNACK];
 	if (reduced < full &&
@@ -143,6 +146,30 @@ static __always_inline int conntrack_admit(struct nf_conn *ct, __u8 protocol, __
 }
 
 /**
+ * conntrack_accept() - of which directions is this packet word that they come through?
+ * @ct: its entry
+ * @pkt: the packet, as it leaves
+ * @reply: it is of the reply's direction
+ * @directions: that the program at ingress asked for
+ *
+ * Of a connection that is not established yet, the SYN-ACK stands for the
+ * reply's direction: with the ACK that follows, both have come through.
+ *
+ * Return: bits as of conntrack_admitted(), or a negative reason
+ */
+static __always_inline int conntrack_accept(const struct nf_conn *ct, const struct packet *pkt, bool reply,
+					    __u32 directions)
+{
+	int ret = conntrack_carried(ct, pkt);
+
+	if (!ret)
+		return directions;
+	if (ret == -REASON_NEXT_TCP_FLAGS && reply && tcp_answers(pkt->tcp_flags) && conntrack_answered(ct))
+		return directions & ADMIT_REPLY;
+	return ret;
+}
+
+/**
  * conntrack_observe() - admit the directions that the program at ingress asked for
  * @skb: a packet that came through the stack, translated by it
  * @pkt: its tuple
@@ -163,9 +190,10 @@ static __always_inline int conntrack_observe(struct __sk_buff *skb, const struct
 	ct = conntrack_lookup(skb, pkt, v4, true, &opts);
 	if (!ct)
 		return -REASON_NEXT_UNTRACKED;
-	ret = conntrack_carried(ct, pkt);
-	if (!ret)
-		ret = conntrack_admit(ct, pkt->protocol, directions);
+	/* The answer to a reply is of the original direction. */
+	ret = conntrack_accept(ct, pkt, !opts.dir, directions);
+	if (ret >= 0)
+		ret = conntrack_admit(ct, pkt->protocol, ret);
 	bpf_ct_release(ct);
 	return ret;
 }

@@ -75,17 +75,15 @@ static __always_inline bool conntrack_helped(const struct nf_conn *ct)
 }
 
 /**
- * conntrack_carried() - may packets of this entry be carried past the stack?
+ * conntrack_plain() - has the flow an answer, and nothing that only the stack can do?
  * @ct: the entry
- * @pkt: the packet
  *
- * UDP is assured two seconds after the first answer only, so there the first
- * answer is enough. What opens, closes or resets a TCP connection is
- * conntrack's to see.
+ * UDP is assured two seconds after the first answer only, so the first answer is
+ * enough.
  *
  * Return: 0 if so, else a negative reason
  */
-static __always_inline int conntrack_carried(const struct nf_conn *ct, const struct packet *pkt)
+static __always_inline int conntrack_plain(const struct nf_conn *ct)
 {
 	unsigned long status = ct->status;
 
@@ -94,15 +92,35 @@ static __always_inline int conntrack_carried(const struct nf_conn *ct, const str
 	if ((status & (IPS_CONFIRMED | IPS_SEEN_REPLY | IPS_DYING | IPS_SEQ_ADJUST)) !=
 	    (IPS_CONFIRMED | IPS_SEEN_REPLY))
 		return -REASON_NEXT_NOT_ESTABLISHED;
-	if (conntrack_helped(ct))
-		return -REASON_NEXT_HELPER;
-	if (pkt->protocol != IPPROTO_TCP)
-		return 0;
+	return conntrack_helped(ct) ? -REASON_NEXT_HELPER : 0;
+}
+
+/**
+ * conntrack_carried() - may packets of this entry be carried past the stack?
+ * @ct: the entry
+ * @pkt: the packet
+ *
+ * What opens, closes or resets a TCP connection is conntrack's to see.
+ *
+ * Return: 0 if so, else a negative reason
+ */
+static __always_inline int conntrack_carried(const struct nf_conn *ct, const struct packet *pkt)
+{
+	int ret = conntrack_plain(ct);
+
+	if (ret || pkt->protocol != IPPROTO_TCP)
+		return ret;
 	if (pkt->tcp_flags & TCP_TURN)
 		return -REASON_NEXT_TCP_FLAGS;
-	if (!(status & IPS_ASSURED) || ct->proto.tcp.state != TCP_CONNTRACK_ESTABLISHED)
+	if (!(ct->status & IPS_ASSURED) || ct->proto.tcp.state != TCP_CONNTRACK_ESTABLISHED)
 		return -REASON_NEXT_NOT_ESTABLISHED;
 	return 0;
+}
+
+/* Is the SYN of this TCP connection answered, and the answer not acknowledged yet? */
+static __always_inline bool conntrack_answered(const struct nf_conn *ct)
+{
+	return ct->proto.tcp.state == TCP_CONNTRACK_SYN_RECV && !conntrack_plain(ct);
 }
 
 #endif

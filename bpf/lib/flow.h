@@ -116,7 +116,9 @@ static __always_inline int flow_read(const struct nf_conn *ct, __u8 dir, const s
 
 	flow->admit = 0;
 	ret = conntrack_carried(ct, pkt);
-	if (ret)
+	/* What establishes a connection is its client's first check-in. */
+	if (ret && !(ret == -REASON_NEXT_NOT_ESTABLISHED && !dir && pkt->protocol == IPPROTO_TCP &&
+		     conntrack_answered(ct)))
 		return ret;
 	admitted = conntrack_admitted(ct, pkt->protocol);
 	/*
@@ -129,7 +131,7 @@ static __always_inline int flow_read(const struct nf_conn *ct, __u8 dir, const s
 		FLOW_READ_TUPLE(flow, &ct->tuplehash[0].tuple, v4);
 	else
 		FLOW_READ_TUPLE(flow, &ct->tuplehash[1].tuple, v4);
-	if (!(admitted & own))
+	if (ret || !(admitted & own))
 		return -REASON_NEXT_CHECK_IN;
 	flow->node = flow_node(ct->ct_net.net);
 	flow->mark = 0;

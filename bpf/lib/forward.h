@@ -4,28 +4,6 @@
 
 /* Steps 4 to 6 of a packet's way (docs/architecture.md): what conntrack knows of it decides whether it is carried. */
 
-/**
- * forward_direct() - a packet that conntrack does not know, between neighbours
- * @skb: the packet
- * @pkt: its headers
- * @source: the endpoint it comes from
- *
- * Return: negative reason
- */
-static __always_inline int forward_direct(struct __sk_buff *skb, const struct packet *pkt,
-					  const struct endpoint *source)
-{
-	struct endpoint *dest;
-	int ret;
-
-	ret = local_destination(skb, source, &pkt->daddr, &dest);
-	if (ret)
-		return ret;
-	if (packet_size(skb, pkt) > dest->mtu)
-		return -REASON_NEXT_MTU;
-	return local_deliver(skb, dest);
-}
-
 /* What an uplink may not bring to a container past the stack. */
 static __always_inline int forward_inbound(struct __sk_buff *skb, const struct packet *pkt,
 					   const struct flow *flow, bool v4, const struct endpoint *dest)
@@ -169,6 +147,38 @@ static __always_inline int forward_arrives(struct __sk_buff *skb, const struct p
 }
 
 /**
+ * forward_turn() - a packet that opens, closes or resets a TCP connection
+ * @skb: the packet
+ * @pkt: its headers
+ * @v4: IPv4, else IPv6; a constant
+ * @source: the endpoint it comes from; NULL: it comes from an uplink
+ *
+ * It goes to the stack, and conntrack need not be asked for that; but between
+ * neighbours whose connection conntrack does not know.
+ *
+ * Return: negative reason
+ */
+static __always_inline int forward_turn(struct __sk_buff *skb, const struct packet *pkt, bool v4,
+					const struct endpoint *source)
+{
+	struct endpoint *dest;
+	struct flow flow;
+	int ret;
+
+	turn_note(turn_ends(&pkt->saddr, &pkt->daddr, &pkt->ports));
+	if (source && !local_destination(skb, source, &pkt->daddr, &dest)) {
+		ret = forward_ask(skb, pkt, v4, source, &flow) ?: local_forward(skb, pkt, source);
+		if (-ret < REASON_NEXT_FIRST)
+			return ret;
+	}
+	if (source)
+		turn_note(turn_end(&pkt->saddr, pkt->ports.source));
+	if (tcp_answers(pkt->tcp_flags))
+		skb->tc_index = ADMIT | ADMIT_REPLY;
+	return -REASON_NEXT_TCP_FLAGS;
+}
+
+/**
  * forward() - steps 4 to 6: carry the packet, or leave it to the stack
  * @skb: the packet
  * @pkt: its headers
@@ -182,21 +192,21 @@ static __always_inline int forward_arrives(struct __sk_buff *skb, const struct p
 static __always_inline int forward(struct __sk_buff *skb, const struct packet *pkt, bool v4,
 				   const struct endpoint *source)
 {
-	bool turning = pkt->tcp_flags & TCP_TURN, known;
 	struct question question;
 	struct flow flow;
 	__u64 tick;
+	bool known;
 	int ret;
 
 	if (!source && !forward_asks(skb, pkt))
 		return -REASON_NEXT_NO_ENDPOINT;
 	if (!have_conntrack)
-		return source ? forward_direct(skb, pkt, source) : -REASON_NEXT_UNTRACKED;
-	if (turning)
-		turn_note(turn_ends(&pkt->saddr, &pkt->daddr, &pkt->ports));
+		return source ? local_forward(skb, pkt, source) : -REASON_NEXT_UNTRACKED;
+	if (pkt->tcp_flags & TCP_TURN)
+		return forward_turn(skb, pkt, v4, source);
 	question = flow_question(skb, pkt);
 	tick = bpf_jiffies64();
-	known = !turning && flow_known(&question, pkt, &flow);
+	known = flow_known(&question, pkt, &flow);
 	if (!known) {
 		ret = forward_ask(skb, pkt, v4, source, &flow);
 		if (ret)
@@ -205,9 +215,9 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	if (flow.admit)
 		ret = forward_tracked(skb, pkt, &flow, v4, source);
 	else
-		ret = source ? forward_direct(skb, pkt, source) : forward_arrives(skb, pkt);
+		ret = source ? local_forward(skb, pkt, source) : forward_arrives(skb, pkt);
 	if (-ret < REASON_NEXT_FIRST) {
-		if (!known && !turning)
+		if (!known)
 			answer_keep(&question, &flow, sizeof(flow), tick);
 		return ret;
 	}

@@ -21,6 +21,7 @@
 #define IPS_OFFLOAD (1 << 14)
 
 /* enum tcp_conntrack: states, and the rows of the timeouts */
+#define TCP_CONNTRACK_SYN_RECV 2
 #define TCP_CONNTRACK_ESTABLISHED 3
 #define TCP_CONNTRACK_UNACK 13
 #define TCP_CONNTRACK_TIMEOUT_MAX 14

@@ -55,4 +55,26 @@ static __always_inline int local_deliver(struct __sk_buff *skb, const struct end
 	return -REASON_DIRECT;
 }
 
+/**
+ * local_forward() - a packet that conntrack does not know, between neighbours
+ * @skb: the packet
+ * @pkt: its headers
+ * @source: the endpoint it comes from
+ *
+ * Return: negative reason
+ */
+static __always_inline int local_forward(struct __sk_buff *skb, const struct packet *pkt,
+					 const struct endpoint *source)
+{
+	struct endpoint *dest;
+	int ret;
+
+	ret = local_destination(skb, source, &pkt->daddr, &dest);
+	if (ret)
+		return ret;
+	if (packet_size(skb, pkt) > dest->mtu)
+		return -REASON_NEXT_MTU;
+	return local_deliver(skb, dest);
+}
+
 #endif

@@ -168,6 +168,12 @@ static __always_inline int packet_l4(struct __sk_buff *skb, struct packet *pkt, 
 	return pkt->l4_len < TCP_HLEN_MIN ? -REASON_NEXT_MALFORMED : 0;
 }
 
+/* A SYN-ACK. */
+static __always_inline bool tcp_answers(__u8 flags)
+{
+	return (flags & (TCP_TURN | TCP_ACK)) == (TCP_SYN | TCP_ACK);
+}
+
 /**
  * packet_size() - how large its IP packets are on the wire
  * @skb: the packet

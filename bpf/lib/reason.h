@@ -56,7 +56,7 @@ enum reason {
 	REASON_NEXT_CONNTRACK = 83, /* conntrack lookup failed */
 	REASON_NEXT_UNTRACKED = 84, /* conntrack does not know the flow */
 	REASON_NEXT_NOT_ESTABLISHED = 85, /* flow opening or closing */
-	REASON_NEXT_TCP_FLAGS = 86, /* SYN, FIN or RST of a known flow */
+	REASON_NEXT_TCP_FLAGS = 86, /* SYN, FIN or RST */
 	REASON_NEXT_CHECK_IN = 87, /* flow checks in with the stack */
 	REASON_NEXT_SLOW_MARK = 88, /* conntrack mark keeps the flow in the stack */
 	REASON_NEXT_HELPER = 89, /* flow has a conntrack helper */

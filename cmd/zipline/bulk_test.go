@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -21,31 +22,71 @@ const (
 	bulkDatagrams = 20000
 )
 
+// eachTranslation are ways of each kind of flow.
+var eachTranslation = []way{
+	{name: "between containers", client: "a", server: "b"},
+	{name: "between networks", client: "a", server: "c"},
+	{name: "to the outside through SNAT", client: "a", server: "outside"},
+	{name: "from the outside through DNAT", client: "peer", server: "a", via: nodeAddr},
+	{name: "to a service on the same node", client: "a", server: "b", via: serviceAddr},
+}
+
 // TestBulkIsAccelerated counts who carries the packets of large transfers. Each of
 // their packets comes in by a host veth or by the uplink, once, so the counters of
 // the two programs there are all there is to count.
 func TestBulkIsAccelerated(t *testing.T) {
 	t.Parallel()
 	w := newAgreeWorld(t, trackedTier)
-	ways := []way{
-		{name: "between containers", client: "a", server: "b"},
-		{name: "between networks", client: "a", server: "c"},
-		{name: "to the outside through SNAT", client: "a", server: "outside"},
-		{name: "from the outside through DNAT", client: "peer", server: "a", via: nodeAddr},
-		{name: "to a service on the same node", client: "a", server: "b", via: serviceAddr},
-	}
 	w.stopRecording()
 	var cases []agreeCase
 	for _, transfer := range []struct {
 		name string
 		run  func(l flow, measure func())
 	}{{"tcp", flow.bulkTCP}, {"udp", flow.bulkUDP}} {
-		cases = append(cases, perWay(agreeCase{name: transfer.name}, ways, func(c *agreeRun, l flow) {
+		cases = append(cases, perWay(agreeCase{name: transfer.name}, eachTranslation, func(c *agreeRun, l flow) {
 			var before map[bpf.Reason]uint64
 			transfer.run(l, func() { before = w.reasons(c.t) })
 			wantAccelerated(c.t, before, w.reasons(c.t))
 		})...)
 	}
+	w.runAll(t, cases)
+}
+
+// TestFirstDataIsAccelerated counts the packets of short connections. What checks
+// in is the ACK that establishes them: their data is carried, both ways.
+func TestFirstDataIsAccelerated(t *testing.T) {
+	t.Parallel()
+	const connections = 10
+	w := newAgreeWorld(t, trackedTier)
+	w.stopRecording()
+	w.runAll(t, perWay(agreeCase{name: "short tcp"}, eachTranslation, func(c *agreeRun, l flow) {
+		done := l.serveTCP(echo)
+		before := w.reasons(c.t)
+		for i := range connections {
+			each := l
+			each.from = netip.AddrPortFrom(l.from.Addr(), c.port+4+uint16(i))
+			conn := each.mustDial("tcp")
+			if err := roundTrip(conn, c.payload(100, i)); err != nil {
+				c.errorf("connection %d: %v", i, err)
+			}
+			each.close(conn, done)
+		}
+		after := w.reasons(c.t)
+		since := func(r bpf.Reason) uint64 { return after[r] - before[r] }
+		carried := since(bpf.ZiplineReasonREASON_TRACKED_LOCAL) + since(bpf.ZiplineReasonREASON_TRACKED_UPLINK)
+		checkedIn := since(bpf.ZiplineReasonREASON_NEXT_CHECK_IN)
+		c.t.Logf("%d connections: %d packets carried, %d checked in", connections, carried, checkedIn)
+		// A busy machine may hold up one of them for seconds.
+		if carried < 2*connections-2 || checkedIn > connections+2 {
+			c.errorf("%d connections: %d packets carried, %d checked in; want two carried of each, and one that checks in",
+				connections, carried, checkedIn)
+		}
+	}))
+}
+
+// runAll publishes the services of the cases and runs them one after the other.
+func (w *agreeWorld) runAll(t *testing.T, cases []agreeCase) {
+	t.Helper()
 	w.publish(t, cases)
 	for i, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
