@@ -18,6 +18,8 @@ type outcome struct {
 	// counted has what was added to the program's counters.
 	counted map[Reason]ZiplineCounter
 	slot    uint16 // of the network for which it was
+	// reason is what the program leaves to tracers.
+	reason Reason
 }
 
 var runLock sync.Mutex // the counters belong to one run at a time
@@ -111,7 +113,7 @@ func (w *world) send(tb testing.TB, p *packet, around func(run func() error) err
 	if err != nil {
 		tb.Fatalf("run %s: %v", p.hook(), err)
 	}
-	return outcome{verdict: int32(ret), data: opts.DataOut, mark: out.Mark}
+	return outcome{verdict: int32(ret), data: opts.DataOut, mark: out.Mark, reason: Reason(out.CB[4] & 0xff)}
 }
 
 // slotsOf returns where the packets of a device are counted.

@@ -195,6 +195,41 @@ func TestUnknownFlowsAreUnknownForATick(t *testing.T) {
 	})
 }
 
+// Datagrams that nobody answers are the stack's, without a question for each. An
+// answer shows a tick later at the most.
+func TestUnansweredDatagramsAreLeftForATick(t *testing.T) {
+	const unanswered, checkIn = ZiplineReasonREASON_NEXT_NOT_ESTABLISHED, ZiplineReasonREASON_NEXT_CHECK_IN
+	w := newTrackingWorld(t)
+	for name, n := range w.flows() {
+		for _, v6 := range []bool{false, true} {
+			t.Run(name+"/"+protocolName(unix.IPPROTO_UDP, v6), func(t *testing.T) {
+				e := n.entry(unix.IPPROTO_UDP, v6)
+				answered := *e
+				e.status, e.timeout = confirmed, udpYoungTimeout
+				p := e.packet(w, original, false)
+				var first, second outcome
+				withinATick(t, func() {
+					_ = w.delete(e) // of the try before
+					w.add(t, e)
+					w.notePorts(t)
+				}, func() {
+					first = w.sendBy(t, 0, p)
+					w.change(t, &answered)
+					second = w.sendBy(t, 0, p)
+				})
+				defer w.remove(t, e)
+				nextTick(t)
+				third := w.sendBy(t, 0, p)
+				for i, want := range []Reason{unanswered, unanswered, checkIn} {
+					if got := []outcome{first, second, third}[i]; got.reason != want || got.verdict != nextVerdict {
+						t.Errorf("datagram %d: %s, verdict %d, want %s", i, got.reason, got.verdict, want)
+					}
+				}
+			})
+		}
+	}
+}
+
 // What is known of a flow says nothing about the packet, nor about the two ends.
 func TestEachPacketIsCheckedWhateverIsKnown(t *testing.T) {
 	w := newTrackingWorld(t)

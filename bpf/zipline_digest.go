@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "2cf911a94e6df9f3d8bf975de569f289"
+const digest = "a5b0157693b64b0aa68f98ef6998295b"

@@ -13,6 +13,12 @@ enum node {
 	NODE_XFRM = 2, /* has IPsec policies */
 };
 
+/*
+ * In place of what to tell to_device: datagrams that nobody has answered yet are
+ * the stack's. They may come fast, and never get an answer.
+ */
+#define FLOW_UNANSWERED 1
+
 /**
  * struct flow - what conntrack does to a packet
  * @saddr: source address to leave with
@@ -20,7 +26,8 @@ enum node {
  * @ports: ports to leave with
  * @mark: of the entry
  * @admit: what to tell to_device when the packet goes to the stack; 0 where
- *         conntrack does not know the packet, and then so is all else
+ *         conntrack does not know the packet, and FLOW_UNANSWERED: then so is all
+ *         else
  * @node: enum node
  */
 struct flow {
@@ -167,6 +174,8 @@ static __always_inline bool flow_known(const struct question *question, const st
 {
 	if (!answer_known(question, flow, sizeof(*flow)))
 		return false;
+	if (flow->admit == FLOW_UNANSWERED)
+		return true;
 	if (!flow->admit)
 		return !turn_recent(turn_end(&pkt->daddr, pkt->ports.dest));
 	return !turn_recent(turn_ends(&pkt->saddr, &pkt->daddr, &pkt->ports)) &&

@@ -185,7 +185,8 @@ static __always_inline int forward_turn(struct __sk_buff *skb, const struct pack
  * @v4: IPv4, else IPv6; a constant
  * @source: the endpoint it comes from; NULL: it comes from an uplink
  *
- * What conntrack says is kept unless the packet goes to the stack.
+ * What conntrack says is kept unless the packet goes to the stack, but for
+ * datagrams without an answer.
  *
  * Return: negative reason
  */
@@ -209,9 +210,15 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	known = flow_known(&question, pkt, &flow);
 	if (!known) {
 		ret = forward_ask(skb, pkt, v4, source, &flow);
+		if (ret == -REASON_NEXT_NOT_ESTABLISHED && pkt->protocol == IPPROTO_UDP) {
+			flow = (struct flow){ .admit = FLOW_UNANSWERED };
+			answer_keep(&question, &flow, sizeof(flow), tick);
+		}
 		if (ret)
 			return ret;
 	}
+	if (flow.admit == FLOW_UNANSWERED)
+		return -REASON_NEXT_NOT_ESTABLISHED;
 	if (flow.admit)
 		ret = forward_tracked(skb, pkt, &flow, v4, source);
 	else
