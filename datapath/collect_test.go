@@ -32,8 +32,13 @@ func TestElementsOfADeviceMadeSinceTheListStay(t *testing.T) {
 				return err
 			}
 			owned, err := rules.Owned()
-			if len(owned) != 1 || owned[0].Owner.Device != "zlnew" {
-				t.Errorf("left: %v", owned)
+			for _, o := range owned {
+				if o.Owner.Device != "zlnew" || o.Address != netip.MustParseAddr("10.1.0.2") {
+					t.Errorf("left: %v", o)
+				}
+			}
+			if len(owned) != 2 { // translated, and its own
+				t.Errorf("left: %v, want 2", owned)
 			}
 			return err
 		})

@@ -34,7 +34,7 @@ func TestElementsStayWithADeviceThatStays(t *testing.T) {
 			for _, step := range []struct {
 				index, left int
 				want        error
-			}{{lo, 1, unix.EOPNOTSUPP}, {0, 0, nil}} {
+			}{{lo, 2, unix.EOPNOTSUPP}, {0, 0, nil}} {
 				device := make(chan error, 1)
 				if err := takeDown(owner, step.index, addresses, device); err != nil {
 					return err

@@ -15,7 +15,7 @@ import (
 
 // How to mend what Check finds.
 const (
-	mendElement = "delete and add the attachment again"
+	mendElement = "`ziplinectl repair`, or delete and add the attachment again"
 	mendTable   = "the next ADD on this node installs the rules; then delete and add the attachment again"
 	mendRules   = "`nft flush table inet " + TableName +
 		"` leaves the elements in place, and the next ADD on this node installs the rules"

@@ -48,8 +48,7 @@ func (r *Ruleset) removeNetwork(subnets []netip.Prefix) error {
 	from := append([]*setSpec{ipv4.source, ipv6.source, ipv4.isolated, ipv6.isolated}, subnetSets...)
 	_, err := r.deleteWhere(from, func(s *setSpec, el element) bool {
 		if !s.interval {
-			addr, _ := netip.AddrFromSlice(el.key)
-			inUse[s] = append(inUse[s], addr)
+			inUse[s] = append(inUse[s], s.address(el))
 			return false
 		}
 		held, ok := rectangleOf(el)
@@ -77,7 +76,7 @@ func (r *Ruleset) Addresses(match func(Owner) bool) ([]netip.Addr, error) {
 type Owned struct {
 	Owner Owner
 	Set   string
-	// Address is the key, the zero Addr in the sets of macspoofchk.
+	// Address is what the key ends with, the zero Addr in the sets of macspoofchk.
 	Address netip.Addr
 }
 
@@ -93,10 +92,7 @@ func (r *Ruleset) Owned() ([]Owned, error) {
 			return nil, fmt.Errorf("read elements of %s: %w", s.name, err)
 		}
 		for _, el := range elements {
-			o := Owned{Owner: parseOwner(el.comment), Set: s.name}
-			if s != checkedDevices && s != allowedMACs {
-				o.Address, _ = netip.AddrFromSlice(el.key)
-			}
+			o := Owned{Owner: parseOwner(el.comment), Set: s.name, Address: s.address(el)}
 			if o.Owner.Device != "" {
 				list = append(list, o)
 			}

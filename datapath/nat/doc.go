@@ -16,6 +16,7 @@
 //	exempt4, exempt6    (source subnet . destination) that is left alone
 //	isolated4, 6        addresses of endpoints that do not reach each other
 //	segment4, segment6  (subnet . the same subnet) in which they do not
+//	address4, address6  (device . address of its own), unless held to one MAC
 //	macspoofchk, mac    devices that are held to one MAC, and (device . MAC)
 //
 // Sets, not verdict maps: a commit that adds an element with a goto has the

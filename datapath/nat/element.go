@@ -37,6 +37,14 @@ func deviceElement(device string) element {
 	return element{key: key, about: device}
 }
 
+// ownElement is the key of the sets of devices and their addresses.
+func ownElement(device string, addr netip.Addr) element {
+	e := deviceElement(device)
+	e.key = append(e.key, addr.AsSlice()...)
+	e.about += " . " + addr.String()
+	return e
+}
+
 // macElement pads the MAC to the size of registers.
 func macElement(device string, mac net.HardwareAddr) element {
 	e := deviceElement(device)

@@ -122,7 +122,7 @@ func TestCollect(t *testing.T) {
 	mustAdd(t, r, owner("zldead1", "net"), Options{}, source("10.1.0.3/16"), source("fd00::3/64"))
 	mustAdd(t, r, owner("zldead2", "net"), mac, snat)
 	n, err := r.Collect("net", func(device string) bool { return device == "zlalive" })
-	if want := 2 + 2 + 2; n != want || err != nil {
+	if want := 4 + 2 + 2; n != want || err != nil {
 		t.Errorf("collected %d, %v, want %d", n, err, want)
 	}
 	if err := r.RemoveNetwork(prefixes("fd00::/64")); err != nil {
@@ -229,6 +229,11 @@ func TestAddRefusesNonsense(t *testing.T) {
 	for _, device := range []string{"", "0123456789abcdef"} {
 		if err := r.Add(owner(device, "net"), []Source{good}, Options{}); err == nil {
 			t.Errorf("Add for device %q: no error", device)
+		}
+	}
+	for _, all := range [][]netip.Addr{{{}}, {addr("::ffff:10.1.0.2")}, {addr("fe80::1%eth0")}, {good.Address, good.Address}} {
+		if err := r.Add(owner("zl0", "net"), nil, Options{Addresses: all}); err == nil {
+			t.Errorf("Add of the addresses %s: no error", all)
 		}
 	}
 	if err := r.Add(owner("zl0", "net"), nil, Options{MAC: net.HardwareAddr{1}}); err == nil {

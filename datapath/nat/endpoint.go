@@ -19,11 +19,12 @@ type slot struct {
 }
 
 // addressSlots are the slots of an address. s is nil for one that is not
-// translated.
-func addressSlots(o Owner, addr netip.Addr, s *Source, isolated bool) []slot {
+// translated; own says that it spares its packets all other checks of the source.
+func addressSlots(o Owner, addr netip.Addr, s *Source, isolated, own bool) []slot {
 	f := familyOf(addr)
-	el := addressElement(addr)
+	el, ofDevice := addressElement(addr), ownElement(o.Device, addr)
 	el.comment = o.comment(nil)
+	ofDevice.comment = el.comment
 	to := el
 	random, fixed := s != nil && s.Action == MasqueradeFullyRandom, s != nil && s.Action == SNAT
 	if fixed {
@@ -34,6 +35,7 @@ func addressSlots(o Owner, addr netip.Addr, s *Source, isolated bool) []slot {
 		{f.random, random, el, addr},
 		{f.snat, fixed, to, addr},
 		{f.isolated, isolated, el, addr},
+		{f.address, own, ofDevice, addr},
 	}
 }
 
@@ -54,18 +56,19 @@ func macSlot(o Owner, opts Options) slot {
 // slotsOf are all slots of an endpoint as it should be.
 func slotsOf(o Owner, sources []Source, opts Options) []slot {
 	var slots []slot
+	own := opts.MAC == nil // otherwise no packet may miss the check of the MAC
 	for _, s := range sources {
-		slots = append(slots, addressSlots(o, s.Address, &s, opts.isolates(s.Address))...)
+		slots = append(slots, addressSlots(o, s.Address, &s, opts.isolates(s.Address), own)...)
 	}
 	for _, p := range opts.Isolated {
 		if !slices.ContainsFunc(sources, func(s Source) bool { return s.Address == p.Addr() }) {
-			slots = append(slots, addressSlots(o, p.Addr(), nil, true)...)
+			slots = append(slots, addressSlots(o, p.Addr(), nil, true, own)...)
 		}
 	}
 	for _, addr := range opts.Addresses {
 		translated := slices.ContainsFunc(sources, func(s Source) bool { return s.Address == addr })
 		if !translated && !opts.isolates(addr) {
-			slots = append(slots, addressSlots(o, addr, nil, false)...)
+			slots = append(slots, addressSlots(o, addr, nil, false, own)...)
 		}
 	}
 	slots = append(slots, deviceSlot(o, opts))

@@ -37,6 +37,22 @@ func group(key expr.MetaKey, number uint32) []expr.Any {
 	return []expr.Any{meta(key), equal(binaryutil.NativeEndian.PutUint32(number))}
 }
 
+// notGroup is the opposite of group.
+func notGroup(key expr.MetaKey, number uint32) []expr.Any {
+	return []expr.Any{meta(key),
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: binaryutil.NativeEndian.PutUint32(number)}}
+}
+
+// state matches a bit of what conntrack says about a packet.
+func state(bit uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: reg1},
+		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4,
+			Mask: binaryutil.NativeEndian.PutUint32(bit), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: make([]byte, 4)},
+	}
+}
+
 // isIPv4 and isIPv6 are what nft puts before every match on an address.
 func isIPv4() []expr.Any {
 	return []expr.Any{meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV4})}

@@ -30,7 +30,7 @@ func (r *Ruleset) remove(o Owner, addrs []netip.Addr) error {
 	addrs = slices.Clone(addrs)
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	for _, addr := range slices.Compact(addrs) {
-		slots = append(slots, addressSlots(o, addr, nil, false)...)
+		slots = append(slots, addressSlots(o, addr, nil, false, false)...)
 	}
 	answer, err := r.look(slotLookups(slots)...)
 	if err != nil {

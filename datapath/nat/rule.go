@@ -8,26 +8,52 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// preroutingRules drop forged sources. The kernel's lookup itself lets pass
-// what has no source yet: 0.0.0.0 to broadcast and multicast (DHCP, IGMP), ICMPv6
-// from :: to link-local destinations (duplicate address detection, MLD).
+// preroutingRules drop forged sources. Every packet of the node meets them: what
+// comes from no endpoint leaves after one test, and an endpoint's own address,
+// which is routed to it, after one lookup. The kernel's lookup of the route itself
+// lets pass what has no source yet: 0.0.0.0 to broadcast and multicast (DHCP,
+// IGMP), ICMPv6 from :: to link-local destinations (duplicate address detection,
+// MLD).
 func preroutingRules() []rule {
-	return append(macRules(), []rule{
+	accept := verdict(expr.VerdictAccept)
+	rules := []rule{
+		// Two tests, not a range: nft turns the bytes of a number to compare it
+		// with a range, and a packet of a checked endpoint fails the first one.
+		{
+			text: "iifgroup != 31340 iifgroup != 31341 accept",
+			exprs: join(notGroup(expr.MetaKeyIIFGROUP, GroupChecked),
+				notGroup(expr.MetaKeyIIFGROUP, GroupUnchecked), accept),
+		},
+		{
+			text: "iifname . ip saddr @address4 accept",
+			exprs: join(isIPv4(), meta(expr.MetaKeyIIFNAME), network(source4, len4, reg2),
+				in(ipv4.address), accept),
+		},
+		{
+			text: "iifname . ip6 saddr @address6 accept",
+			exprs: join(isIPv6(), meta(expr.MetaKeyIIFNAME), network(source6, len6, reg2),
+				in(ipv6.address), accept),
+		},
+	}
+	rules = append(rules, macRules()...)
+	return append(rules, []rule{
+		{
+			text:  "iifgroup 31341 accept",
+			exprs: join(group(expr.MetaKeyIIFGROUP, GroupUnchecked), accept),
+		},
 		// Link-local sources never leave the veth pair, and the host end has a
 		// route for them only if it has a link-local address of its own.
 		{
-			text: "iifgroup 31340 ip6 saddr fe80::/10 accept",
-			exprs: join(group(expr.MetaKeyIIFGROUP, GroupChecked), isIPv6(),
-				network(source6, len6, reg1),
+			text: "ip6 saddr fe80::/10 accept",
+			exprs: join(isIPv6(), network(source6, len6, reg1),
 				&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: len6,
 					Mask: []byte{0xff, 0xc0, 15: 0}, Xor: make([]byte, len6)},
-				equal([]byte{0xfe, 0x80, 15: 0}), verdict(expr.VerdictAccept)),
+				equal([]byte{0xfe, 0x80, 15: 0}), accept),
 		},
 		{
-			text:    "iifgroup 31340 fib saddr . iif oif missing counter drop",
+			text:    "fib saddr . iif oif missing counter drop",
 			comment: "source address is not routed to this endpoint",
-			exprs: join(group(expr.MetaKeyIIFGROUP, GroupChecked),
-				&expr.Fib{Register: reg1, ResultOIF: true, FlagSADDR: true, FlagIIF: true, FlagPRESENT: true},
+			exprs: join(&expr.Fib{Register: reg1, ResultOIF: true, FlagSADDR: true, FlagIIF: true, FlagPRESENT: true},
 				equal(make([]byte, 4)), &expr.Counter{}, verdict(expr.VerdictDrop)),
 		},
 	}...)
@@ -142,22 +168,21 @@ func untranslatedRules() []rule {
 }
 
 // forwardRules drop what isolated neighbours send each other, and then pick the
-// packets that conntrack has no valid state for: nat chains never see them. The
-// match on ct also switches conntrack on.
+// packets that conntrack has no valid state for: nat chains never see them. A
+// flow is established only after a packet of it passed all of them, so the others
+// need none. The match on ct also switches conntrack on.
 func forwardRules() []rule {
-	const invalid = 1 // NF_CT_STATE_INVALID_BIT
-	state := []expr.Any{
-		&expr.Ct{Key: expr.CtKeySTATE, Register: reg1},
-		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4,
-			Mask: binaryutil.NativeEndian.PutUint32(invalid), Xor: make([]byte, 4)},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: make([]byte, 4)},
+	const invalid, established = 1, 2 // NF_CT_STATE_INVALID_BIT, NF_CT_STATE_BIT(IP_CT_ESTABLISHED)
+	rules := append([]rule{{
+		text:  "ct state established accept",
+		exprs: join(state(established), verdict(expr.VerdictAccept)),
+	}}, neighbourRules()...)
+	for _, r := range sourceRules("untranslated") {
+		r.text = "ct state invalid " + r.text
+		r.exprs = join(state(invalid), r.exprs)
+		rules = append(rules, r)
 	}
-	rules := sourceRules("untranslated")
-	for i := range rules {
-		rules[i].text = "ct state invalid " + rules[i].text
-		rules[i].exprs = join(state, rules[i].exprs)
-	}
-	return append(neighbourRules(), rules...)
+	return rules
 }
 
 // neighbourRules drop packets between isolated addresses of one subnet. A packet

@@ -22,6 +22,7 @@ type setSpec struct {
 type family struct {
 	source, random, snat, exempt *setSpec
 	isolated, segment            *setSpec
+	address                      *setSpec
 }
 
 // The writers of elements are add.go, remove.go and collect.go; the readers are
@@ -46,7 +47,7 @@ var (
 var sets = []*setSpec{
 	ipv4.source, ipv6.source, ipv4.random, ipv6.random, ipv4.snat, ipv6.snat,
 	ipv4.exempt, ipv6.exempt, ipv4.isolated, ipv6.isolated, ipv4.segment, ipv6.segment,
-	checkedDevices, allowedMACs,
+	ipv4.address, ipv6.address, checkedDevices, allowedMACs,
 }
 
 // subnetSets hold rectangles, which belong to a subnet and to no endpoint.
@@ -60,6 +61,8 @@ func newFamily(suffix string, addr nftables.SetDatatype) *family {
 		comment: "endpoint addresses that do not reach each other within a subnet"}
 	return &family{
 		source: source, isolated: isolated,
+		address: &setSpec{name: "address" + suffix, key: []nftables.SetDatatype{nftables.TypeIFName, addr},
+			comment: "endpoint . its address, unless held to one MAC"},
 		random: &setSpec{name: "random" + suffix, key: one,
 			comment: "of these: fully random ports"},
 		snat: &setSpec{name: "snat" + suffix, key: one, data: &addr,
@@ -76,6 +79,17 @@ func familyOf(addr netip.Addr) *family {
 		return ipv4
 	}
 	return ipv6
+}
+
+// address returns the address that the element is about, which ends its key; the
+// zero Addr in a set without addresses.
+func (s *setSpec) address(el element) netip.Addr {
+	last := s.key[len(s.key)-1]
+	if last.Name != nftables.TypeIPAddr.Name && last.Name != nftables.TypeIP6Addr.Name || len(el.key) < int(last.Bytes) {
+		return netip.Addr{}
+	}
+	addr, _ := netip.AddrFromSlice(el.key[len(el.key)-int(last.Bytes):])
+	return addr
 }
 
 // keyType returns the type of the whole key.

@@ -38,6 +38,9 @@ type Options struct {
 	// Addresses are all addresses of the endpoint. What the ruleset still holds
 	// of one that is neither translated nor isolated is deleted; if it is
 	// another endpoint's, Add returns an OwnedError. Optional.
+	//
+	// Packets from one of these, from a Source or an isolated address are not
+	// checked further, unless there is a MAC: all must be routed to the device.
 	Addresses []netip.Addr
 
 	// Isolated are the endpoint's addresses, each with the length of its
@@ -56,6 +59,14 @@ const macLen = 6
 func (o Options) validate() error {
 	if o.MAC != nil && len(o.MAC) != macLen {
 		return fmt.Errorf("MAC %s has not %d bytes", o.MAC, macLen)
+	}
+	for i, addr := range o.Addresses {
+		if !addr.IsValid() || addr.Is4In6() || addr.Zone() != "" {
+			return fmt.Errorf("address %s is no plain IPv4 or IPv6 address", addr)
+		}
+		if slices.Contains(o.Addresses[:i], addr) {
+			return fmt.Errorf("address %s is given twice", addr)
+		}
 	}
 	for i, p := range o.Isolated {
 		if !p.IsValid() || p.Addr().Is4In6() {
