@@ -12,7 +12,7 @@ import (
 // version names this version of the ruleset: the start of the SHA-256 of
 // testdata/empty.nft without this name. A test computes it. It must change with
 // every change of chains, rules or sets.
-const version = "9bf8ce87ee63"
+const version = "94086a9a04b5"
 
 // versionChain is an empty chain whose presence says which ruleset this is.
 const versionChain = "version-" + version
@@ -55,6 +55,7 @@ var chains = sync.OnceValue(func() []chainSpec {
 			rules: sourceRules("translate"),
 		},
 		{name: "untranslated", rules: untranslatedRules()},
+		{name: "invalid", rules: sourceRules("untranslated")},
 		{
 			name: "forward", kind: nftables.ChainTypeFilter,
 			hook: *nftables.ChainHookForward, priority: *nftables.ChainPriorityFilter,

@@ -177,12 +177,10 @@ func forwardRules() []rule {
 		text:  "ct state established accept",
 		exprs: join(state(established), verdict(expr.VerdictAccept)),
 	}}, neighbourRules()...)
-	for _, r := range sourceRules("untranslated") {
-		r.text = "ct state invalid " + r.text
-		r.exprs = join(state(invalid), r.exprs)
-		rules = append(rules, r)
-	}
-	return rules
+	return append(rules, rule{
+		text:  "ct state invalid goto invalid",
+		exprs: join(state(invalid), goTo("invalid")),
+	})
 }
 
 // neighbourRules drop packets between isolated addresses of one subnet. A packet
