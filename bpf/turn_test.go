@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -195,37 +196,49 @@ func TestUnknownFlowsAreUnknownForATick(t *testing.T) {
 	})
 }
 
-// Datagrams that nobody answers are the stack's, without a question for each. An
-// answer shows a tick later at the most.
+// Datagrams that nobody answers are the stack's, without a question for each. The
+// first answer is known at once, on all CPUs; one that did not come by a program, a
+// tick later.
 func TestUnansweredDatagramsAreLeftForATick(t *testing.T) {
 	const unanswered, checkIn = ZiplineReasonREASON_NEXT_NOT_ESTABLISHED, ZiplineReasonREASON_NEXT_CHECK_IN
 	w := newTrackingWorld(t)
-	for name, n := range w.flows() {
+	for _, n := range w.turnFlows() {
 		for _, v6 := range []bool{false, true} {
-			t.Run(name+"/"+protocolName(unix.IPPROTO_UDP, v6), func(t *testing.T) {
-				e := n.entry(unix.IPPROTO_UDP, v6)
-				answered := *e
-				e.status, e.timeout = confirmed, udpYoungTimeout
-				p := e.packet(w, original, false)
-				var first, second outcome
-				withinATick(t, func() {
-					_ = w.delete(e) // of the try before
-					w.add(t, e)
-					w.notePorts(t)
-				}, func() {
-					first = w.sendBy(t, 0, p)
-					w.change(t, &answered)
-					second = w.sendBy(t, 0, p)
-				})
-				defer w.remove(t, e)
-				nextTick(t)
-				third := w.sendBy(t, 0, p)
-				for i, want := range []Reason{unanswered, unanswered, checkIn} {
-					if got := []outcome{first, second, third}[i]; got.reason != want || got.verdict != nextVerdict {
-						t.Errorf("datagram %d: %s, verdict %d, want %s", i, got.reason, got.verdict, want)
+			for _, seen := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/%s/%v", n.name, protocolName(unix.IPPROTO_UDP, v6), seen), func(t *testing.T) {
+					e := n.entry(unix.IPPROTO_UDP, v6)
+					answered := *e
+					e.status, e.timeout = confirmed, udpYoungTimeout
+					p := e.packet(w, original, false)
+					var first, second outcome
+					withinATick(t, func() {
+						_ = w.delete(e) // of the try before
+						w.add(t, e)
+						w.notePorts(t)
+						nextTick(t) // what was sent before may have been a turn
+						nextTick(t)
+					}, func() {
+						first = w.sendBy(t, 0, p)
+						if seen {
+							w.sendBy(t, ebpf.MustPossibleCPU()-1, e.packet(w, replying, false))
+						}
+						w.change(t, &answered)
+						second = w.sendBy(t, 0, p)
+					})
+					defer w.remove(t, e)
+					nextTick(t)
+					third := w.sendBy(t, 0, p)
+					want := []Reason{unanswered, unanswered, checkIn}
+					if seen {
+						want[1] = checkIn
 					}
-				}
-			})
+					for i, got := range []outcome{first, second, third} {
+						if got.reason != want[i] || got.verdict != nextVerdict {
+							t.Errorf("datagram %d: %s, verdict %d, want %s", i, got.reason, got.verdict, want[i])
+						}
+					}
+				})
+			}
 		}
 	}
 }

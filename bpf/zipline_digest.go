@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "a5b0157693b64b0aa68f98ef6998295b"
+const digest = "4ed3027ee7f7c8210cb362924f3e94e9"

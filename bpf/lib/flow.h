@@ -15,7 +15,8 @@ enum node {
 
 /*
  * In place of what to tell to_device: datagrams that nobody has answered yet are
- * the stack's. They may come fast, and never get an answer.
+ * the stack's. They may come fast, and never get an answer. Where they do, the
+ * first answer is a turn (turn.h).
  */
 #define FLOW_UNANSWERED 1
 
@@ -25,9 +26,8 @@ enum node {
  * @daddr: destination address to leave with
  * @ports: ports to leave with
  * @mark: of the entry
- * @admit: what to tell to_device when the packet goes to the stack; 0 where
- *         conntrack does not know the packet, and FLOW_UNANSWERED: then so is all
- *         else
+ * @admit: what to tell to_device when the packet goes to the stack, or
+ *         FLOW_UNANSWERED; 0 where conntrack does not know the packet, and then so is all else
  * @node: enum node
  */
 struct flow {
@@ -110,8 +110,7 @@ static __always_inline int flow_xfrm(const struct flow *flow)
  * @dir: the packet's direction
  * @pkt: its tuple
  * @v4: IPv4, else IPv6; a constant
- * @flow: set where 0 is returned; its addresses and ports also where the flow
- *        is to check in; its admit in any case
+ * @flow: set where 0 is returned; its addresses, ports and admit in any case
  *
  * Return: 0 if the packet may be carried past the stack, else a negative reason
  */
@@ -122,7 +121,15 @@ static __always_inline int flow_read(const struct nf_conn *ct, __u8 dir, const s
 	int ret;
 
 	flow->admit = 0;
+	flow->node = 0;
+	flow->mark = 0;
+	if (dir)
+		FLOW_READ_TUPLE(flow, &ct->tuplehash[0].tuple, v4);
+	else
+		FLOW_READ_TUPLE(flow, &ct->tuplehash[1].tuple, v4);
 	ret = conntrack_carried(ct, pkt);
+	if (ret == -REASON_NEXT_NOT_ESTABLISHED && pkt->protocol == IPPROTO_UDP && dir)
+		turn_note(turn_ends(&pkt->saddr, &pkt->daddr, &pkt->ports));
 	/* What establishes a connection is its client's first check-in. */
 	if (ret && !(ret == -REASON_NEXT_NOT_ESTABLISHED && !dir && pkt->protocol == IPPROTO_TCP &&
 		     conntrack_answered(ct)))
@@ -134,14 +141,9 @@ static __always_inline int flow_read(const struct nf_conn *ct, __u8 dir, const s
 	 * that never is carried would renew the other one for ever.
 	 */
 	flow->admit = ADMIT | own | (admitted & own ? 0 : admitted);
-	if (dir)
-		FLOW_READ_TUPLE(flow, &ct->tuplehash[0].tuple, v4);
-	else
-		FLOW_READ_TUPLE(flow, &ct->tuplehash[1].tuple, v4);
 	if (ret || !(admitted & own))
 		return -REASON_NEXT_CHECK_IN;
 	flow->node = flow_node(ct->ct_net.net);
-	flow->mark = 0;
 	if (kernel_has(ct->mark))
 		flow->mark = ct->mark;
 	return 0;
@@ -174,8 +176,6 @@ static __always_inline bool flow_known(const struct question *question, const st
 {
 	if (!answer_known(question, flow, sizeof(*flow)))
 		return false;
-	if (flow->admit == FLOW_UNANSWERED)
-		return true;
 	if (!flow->admit)
 		return !turn_recent(turn_end(&pkt->daddr, pkt->ports.dest));
 	return !turn_recent(turn_ends(&pkt->saddr, &pkt->daddr, &pkt->ports)) &&

@@ -211,7 +211,7 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	if (!known) {
 		ret = forward_ask(skb, pkt, v4, source, &flow);
 		if (ret == -REASON_NEXT_NOT_ESTABLISHED && pkt->protocol == IPPROTO_UDP) {
-			flow = (struct flow){ .admit = FLOW_UNANSWERED };
+			flow.admit = FLOW_UNANSWERED;
 			answer_keep(&question, &flow, sizeof(flow), tick);
 		}
 		if (ret)
