@@ -25,12 +25,25 @@ const (
 	noisyWires = 0.03
 )
 
-// The share of a run's cells that are no noisier than a cell is at least believed
-// to be, on a quiet machine and on a noisy one.
+// The share of a run's cells of a kind that are no noisier than a cell is at least
+// believed to be, on a quiet machine and on a noisy one.
 const (
 	quietFloor = 0.5
 	noisyFloor = 0.9
 )
+
+// fewCells is how many cells of a kind are needed for that; with fewer, all cells of
+// the run say what is usual.
+const fewCells = 4
+
+// kind is what cells have in common that are about as noisy as each other: bulk
+// over many connections differs by half where single transactions differ by 1 %.
+type kind struct {
+	workload    bench.Workload
+	connections int
+}
+
+func kindOf(c Cell) kind { return kind{c.Workload, c.Connections} }
 
 // Noise is what two equal wires differed by. A bootstrap interval knows only what
 // changes from round to round; what stays the same for a whole run, such as where
@@ -43,21 +56,27 @@ type Noise struct {
 	// whatever the Facts.
 	Measured bool
 	cells    map[Cell]map[Measure]float64
-	floor    map[Measure]float64
+	floor    map[Measure]float64 // of cells of which there are few
+	floors   map[kind]map[Measure]float64
 }
 
 // newNoise computes the noise of each cell: the distance from 1 of the median ratio
 // of the second wire to the first one, as a logarithm.
 func newNoise(r *bench.Results, samples *index) *Noise {
-	n := &Noise{cells: map[Cell]map[Measure]float64{}, floor: map[Measure]float64{}}
-	all := map[Measure][]float64{}
+	n := &Noise{cells: map[Cell]map[Measure]float64{}, floors: map[kind]map[Measure]float64{}}
+	all, kinds := map[Measure][]float64{}, map[kind]map[Measure][]float64{}
 	for _, cell := range samples.cells {
 		n.cells[cell] = map[Measure]float64{}
+		of := kinds[kindOf(cell)]
+		if of == nil {
+			of = map[Measure][]float64{}
+			kinds[kindOf(cell)] = of
+		}
 		for _, m := range measures {
 			if ratio := compare(samples.valid(cell, bench.WireAgain), samples.valid(cell, bench.Wire), m, 0, r.Seed); ratio != nil {
 				distance := math.Abs(math.Log(ratio.Median))
 				n.cells[cell][m] = distance
-				all[m] = append(all[m], distance)
+				all[m], of[m] = append(all[m], distance), append(of[m], distance)
 				n.Measured = true
 			}
 		}
@@ -70,16 +89,34 @@ func newNoise(r *bench.Results, samples *index) *Noise {
 	if len(n.Facts) > 0 {
 		share = noisyFloor
 	}
-	for m, distances := range all {
-		n.floor[m] = bench.Quantile(distances, share)
+	n.floor = quantiles(all, share, 1)
+	for k, of := range kinds {
+		n.floors[k] = quantiles(of, share, fewCells)
 	}
 	return n
 }
 
+// quantiles returns those of the distances of each measure that has at least so many.
+func quantiles(distances map[Measure][]float64, share float64, least int) map[Measure]float64 {
+	found := map[Measure]float64{}
+	for m, d := range distances {
+		if len(d) >= least {
+			found[m] = bench.Quantile(d, share)
+		}
+	}
+	return found
+}
+
 // Of returns the noise of a measure in a cell. A single cell's wires may agree by
-// luck, so it is never less than what the cells of the run usually have: half of
-// them, or nine of ten where the machine was noisy.
-func (n *Noise) Of(cell Cell, m Measure) float64 { return max(n.cells[cell][m], n.floor[m]) }
+// luck, so it is never less than what the run's cells of this workload and number of
+// connections usually have: half of them, or nine of ten where the machine was noisy.
+func (n *Noise) Of(cell Cell, m Measure) float64 {
+	floor, ok := n.floors[kindOf(cell)][m]
+	if !ok {
+		floor = n.floor[m]
+	}
+	return max(n.cells[cell][m], floor)
+}
 
 // String returns a sentence for the top of a page, or "" for a quiet machine.
 func (n *Noise) String() string {

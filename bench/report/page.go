@@ -129,7 +129,7 @@ func (p *page) trust() {
 		p.writef("\nThere was no second wire: what this run cannot tell from nothing is unknown, and no interval is widened.\n")
 	} else {
 		p.writef("\nEach interval of a cell is widened on both sides by this, what two equal wires differed by there, or by what " +
-			"the cells of the run usually have if that is more.\n")
+			"cells of its workload usually have if that is more.\n")
 		var rows [][]string
 		for _, cell := range p.report.cells() {
 			row := []string{inTable(cell.String())}

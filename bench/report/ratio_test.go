@@ -140,15 +140,44 @@ func TestLuckyCellIsNotBelievedToBeQuiet(t *testing.T) {
 	s.connections = []int{1}
 	s.bias = 0.02
 	r := New(s.results())
-	least, floor := math.Inf(1), r.Noise.floor[Rate]
+	lucky := 0
 	for cell, noise := range r.Noise.cells {
-		least = min(least, noise[Rate])
+		floor := r.Noise.floor[Rate]
+		if of, ok := r.Noise.floors[kindOf(cell)][Rate]; ok {
+			floor = of
+		}
+		if noise[Rate] < floor {
+			lucky++
+		}
 		if got := r.Noise.Of(cell, Rate); got < floor || got < noise[Rate] {
 			t.Errorf("%s: noise %v, less than %v or %v", cell, got, floor, noise[Rate])
 		}
 	}
-	if least >= floor {
+	if lucky == 0 {
 		t.Error("no cell was lucky: the test shows nothing")
+	}
+}
+
+// Bulk that scatters says nothing about transactions that do not.
+func TestNoiseIsThatOfTheWorkload(t *testing.T) {
+	s := ordinary()
+	s.scatter = 0.01
+	s.biases = map[bench.Workload]float64{bench.TCPStream: 0.2, bench.TCPMaerts: 0.2}
+	for _, load := range []float64{0, 3} {
+		results := s.results()
+		results.Machine.LoadBefore = load
+		r := New(results)
+		for cell := range r.Noise.cells {
+			noise, bulk := r.Noise.Of(cell, Rate), cell.Workload == bench.TCPStream || cell.Workload == bench.TCPMaerts
+			if bulk && noise < 0.03 || !bulk && noise > 0.03 {
+				t.Errorf("load average %v, %s: noise %v", load, cell, noise)
+			}
+		}
+		// Too few of a kind: all cells of the run say what is usual.
+		few := Cell{Path: bench.Local, Workload: bench.TCPRR, Connections: 7}
+		if got := r.Noise.Of(few, Rate); got != r.Noise.floor[Rate] || got == 0 {
+			t.Errorf("load average %v: noise of a cell of a kind with few is %v, want %v", load, got, r.Noise.floor[Rate])
+		}
 	}
 }
 

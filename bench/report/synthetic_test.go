@@ -16,6 +16,8 @@ type synthetic struct {
 	rounds int
 	// scatter of a sample, and of a whole cell of a case, as logarithms.
 	scatter, bias float64
+	// biases of workloads that are not ordinary.
+	biases map[bench.Workload]float64
 	// rates of each case to the wire's.
 	rates       map[bench.Subject]float64
 	paths       []bench.Path
@@ -84,7 +86,11 @@ func (s synthetic) results() *bench.Results {
 func (s synthetic) cell(r *bench.Results, random *rand.Rand, cell Cell) {
 	biases := map[bench.Subject]float64{}
 	for _, c := range r.Cases {
-		biases[c.Name] = random.NormFloat64() * s.bias
+		bias, ok := s.biases[cell.Workload]
+		if !ok {
+			bias = s.bias
+		}
+		biases[c.Name] = random.NormFloat64() * bias
 	}
 	for round := range s.rounds {
 		speed := math.Exp(random.NormFloat64() * 0.2)
