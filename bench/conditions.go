@@ -6,12 +6,15 @@
 package bench
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Watch is a machine in the course of a run.
@@ -39,6 +42,25 @@ func (w *Watch) Machine() Machine {
 	m.LoadAfter = loadAverage(readText("/proc/loadavg"))
 	m.Steal = parseCPUTicks(readText("/proc/stat")).stolenSince(w.before)
 	return m
+}
+
+// QuietLoad is the load average, in CPUs, up to which a machine is quiet.
+const QuietLoad = 0.5
+
+// settle waits until the load average, asked again and again, says that the machine
+// is quiet, but no longer than most.
+func settle(ctx context.Context, most, again time.Duration, progress func(string, time.Duration), load func() float64) {
+	for end := time.Now().Add(most); time.Now().Before(end) && ctx.Err() == nil; {
+		now := load()
+		if now <= QuietLoad {
+			return
+		}
+		progress(fmt.Sprintf("waiting for the machine: load average %.1f", now), time.Until(end))
+		select {
+		case <-ctx.Done():
+		case <-time.After(again):
+		}
+	}
 }
 
 // readText returns a file without the space around its text, or "" where there is

@@ -3,10 +3,12 @@
 package bench
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 )
 
 func TestStolenShareIsOfTheTimeBetween(t *testing.T) {
@@ -74,5 +76,36 @@ func TestWatchedMachineKnowsItsPlugin(t *testing.T) {
 	}
 	if got := StartWatch("").Machine().Zipline; got != "" {
 		t.Errorf("version of no plugin: %q", got)
+	}
+}
+
+func TestARunWaitsForAQuietMachine(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		most  time.Duration
+		loads []float64
+		asked int
+	}{
+		{"quiet", time.Hour, []float64{0.2}, 1},
+		{"quiet soon", time.Hour, []float64{3, 1, 0.5}, 3},
+		{"not asked to wait", 0, []float64{3}, 0},
+	} {
+		asked, said := 0, 0
+		settle(t.Context(), c.most, 0, func(string, time.Duration) { said++ }, func() float64 {
+			asked++
+			return c.loads[asked-1]
+		})
+		if asked != c.asked || said != max(asked-1, 0) {
+			t.Errorf("%s: asked %d times, said %d times that it waits; want %d and one less", c.name, asked, said, c.asked)
+		}
+	}
+	silent, busy := func(string, time.Duration) {}, func() float64 { return 3 }
+	begun := time.Now()
+	settle(t.Context(), 20*time.Millisecond, time.Millisecond, silent, busy)
+	interrupted, cancel := context.WithCancel(t.Context())
+	cancel()
+	settle(interrupted, time.Hour, time.Hour, silent, busy)
+	if took := time.Since(begun); took < 20*time.Millisecond || took > time.Minute {
+		t.Errorf("a busy machine was waited for %s; want 20 ms", took)
 	}
 }

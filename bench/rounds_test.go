@@ -101,6 +101,29 @@ func TestSomeCellsAreMeasuredInEveryOtherRoundOnly(t *testing.T) {
 	}
 }
 
+// Whatever is measured, some of it is in every round, and a full run has six pairs of
+// each cell.
+func TestEveryRunHasCellsInEachRound(t *testing.T) {
+	for _, paths := range [][]Path{Paths, {HostPort}, {Service, HostPort}, {Outside}} {
+		for _, connections := range [][]int{{1}, {32}, {1, 32}} {
+			all := cells(paths, Workloads, connections...)
+			setPace(all)
+			often := 0
+			for _, c := range all {
+				if c.every == 1 {
+					often++
+				}
+				if c.every < 1 || 25/c.every < 6 {
+					t.Errorf("%v with %v connections: %s is measured every %d rounds", paths, connections, c, c.every)
+				}
+			}
+			if often == 0 {
+				t.Errorf("%v with %v connections: nothing is measured in each round", paths, connections)
+			}
+		}
+	}
+}
+
 func TestRoundsEndWithinTheBudgetAtAWholeCell(t *testing.T) {
 	s := threeSubjects()
 	clock := &clock{time.Unix(0, 0)}

@@ -29,6 +29,8 @@ type RunOptions struct {
 	// Budget is the time for the rounds of connections; there are at least Least.
 	Budget time.Duration
 	Least  int
+	// Settle is how long to wait at the most for the machine to be quiet.
+	Settle time.Duration
 	// Crosschecks is how often other tools measure the wire in turn with this one.
 	Crosschecks int
 	// Growth is the part about networks that grow; without sizes there is none.
@@ -48,7 +50,7 @@ func DefaultRunOptions() (RunOptions, error) {
 			Workloads: Workloads, Placement: Together, Seed: 1,
 		},
 		Cases: cases, Paths: Paths, Connections: []int{1, 32},
-		Budget: 15 * time.Minute, Least: 5, Crosschecks: 7,
+		Budget: 15 * time.Minute, Least: 5, Settle: 3 * time.Minute, Crosschecks: 7,
 		Growth: Growth{Sizes: []int{250, 1000}, Rounds: 12, Workloads: []Workload{TCPCRR, TCPRR}},
 		Attach: &attach,
 	}, err
@@ -62,16 +64,41 @@ func QuickRunOptions() (RunOptions, error) {
 	opts.Workloads = []Workload{TCPRR, TCPCRR, TCPStream, UDP64}
 	opts.Connections = []int{1}
 	opts.Duration, opts.Warmup = 80*time.Millisecond, 30*time.Millisecond
-	opts.Budget, opts.Least, opts.Crosschecks = 20*time.Second, 2, 1
+	opts.Budget, opts.Least, opts.Settle, opts.Crosschecks = 20*time.Second, 2, 0, 1
 	opts.Growth = Growth{Sizes: []int{10}, Rounds: 2, Workloads: []Workload{TCPCRR}}
 	attach := QuickOptions()
 	opts.Attach = &attach
 	return opts, err
 }
 
-// manyEvery is every how many rounds there are many connections at a time: one
-// alone says more of a way, and so gets more of the time.
-const manyEvery = 2
+// every returns every how many rounds a cell is measured: the smaller the differences
+// that it is asked about, the more often. A full run has the time for some 25
+// rounds, and so for the six pairs of each cell that are the least to tell anything.
+func every(c cell) int {
+	switch {
+	case c.connections > 1:
+		return 4
+	case c.path == HostPort || c.path == Service:
+		return 3
+	case c.workload == TCPRR || c.workload == TCPStream || c.path == Local && c.workload != TCPMaerts && c.workload != UDPRR:
+		return 1
+	default:
+		return 2
+	}
+}
+
+// setPace sets how often each cell is measured; some of them in every round.
+func setPace(cells []cell) {
+	often := 0
+	for _, c := range cells {
+		if n := every(c); often == 0 || n < often {
+			often = n
+		}
+	}
+	for i, c := range cells {
+		cells[i].every = every(c) / often
+	}
+}
 
 // Run measures the cases beside each other, in private nodes that end with the run.
 // It needs root. A case that cannot be built or whose path does not work is left out
@@ -79,7 +106,9 @@ const manyEvery = 2
 // are nil only if nothing was measured.
 func Run(ctx context.Context, opts RunOptions) (*Results, error) {
 	var r *caseRun
-	err := tbrun.Run(context.WithoutCancel(ctx), newScreen(opts.Progress), func(tb testing.TB) {
+	screen := newScreen(opts.Progress)
+	settle(ctx, opts.Settle, time.Second, screen.progress, func() float64 { return loadAverage(readText("/proc/loadavg")) })
+	err := tbrun.Run(context.WithoutCancel(ctx), screen, func(tb testing.TB) {
 		var err error
 		if r, err = newCaseRun(tb, opts); err == nil {
 			err = r.measureAll(ctx)
@@ -183,15 +212,10 @@ func (r *caseRun) build(ctx context.Context) error {
 
 // measureFlows measures the cases while there is time.
 func (r *caseRun) measureFlows(ctx context.Context) error {
-	var all []cell
-	for _, c := range cells(r.opts.Paths, r.opts.Workloads, r.opts.Connections...) {
-		if c.connections > 1 {
-			c.every = manyEvery
-		}
-		if len(r.entrants(c)) > 0 {
-			all = append(all, c)
-		}
-	}
+	all := slices.DeleteFunc(cells(r.opts.Paths, r.opts.Workloads, r.opts.Connections...), func(c cell) bool {
+		return len(r.entrants(c)) == 0
+	})
+	setPace(all)
 	_, err := r.rounds(ctx, schedule{
 		name: "connections", cells: all,
 		pace:     pace{least: r.opts.Least, most: r.opts.Rounds, budget: r.opts.Budget},

@@ -14,8 +14,6 @@ import (
 
 // From here on a machine was noisy.
 const (
-	// noisyLoad is the load average before a run, in CPUs.
-	noisyLoad = 0.5
 	// noisySteal is the share of CPU time that a hypervisor gave to others.
 	noisySteal = 0.01
 	// noisyOthers is the share of the machine's CPU time that somebody used
@@ -129,7 +127,7 @@ func (n *Noise) String() string {
 // disturbances returns in words who wanted the CPUs beside the measurements.
 func disturbances(r *bench.Results, samples *index) []string {
 	var facts []string
-	if r.Machine.LoadBefore > noisyLoad {
+	if r.Machine.LoadBefore > bench.QuietLoad {
 		facts = append(facts, fmt.Sprintf("its load average was %.1f before the run began", r.Machine.LoadBefore))
 	}
 	if r.Machine.Steal > noisySteal {
