@@ -90,7 +90,7 @@ func TestNothingIsCarriedInAHandshake(t *testing.T) {
 				t.Errorf("to_device is told %#x of the server's data, want nothing", said)
 			}
 		}
-		for _, f := range []byte{fin, rst, syn | fin, syn | rst} {
+		for _, f := range []byte{fin, rst, syn | fin, syn | rst, syn | urg} {
 			for _, direction := range []int{original, replying} {
 				p := e.packet(w, direction, false)
 				p.flags = f
@@ -109,9 +109,16 @@ func TestToDeviceAdmitsNothingElseOfAHandshake(t *testing.T) {
 		w.wantSeen(t, e.synAck(w, original), asked, flags)
 		w.wantSeen(t, e.packet(w, original, true), asked, opening)
 		w.wantSeen(t, e.packet(w, replying, true), asked, opening)
+		urgent := e.synAck(w, replying)
+		urgent.flags |= urg
+		w.wantSeen(t, urgent, asked, flags)
 		reset := e.synAck(w, replying)
 		reset.flags |= rst
 		w.wantSeen(t, reset, asked, flags)
+
+		// Conntrack does not prolong the entry for one that is sent again.
+		w.answer(t, e, replying)
+		w.wantSeen(t, e.synAck(w, replying), asked, flags)
 
 		before := *e
 		for name, c := range map[string]struct {
@@ -119,7 +126,7 @@ func TestToDeviceAdmitsNothingElseOfAHandshake(t *testing.T) {
 			want   Reason
 		}{
 			"a timeout of other make": {func(e *entry) { e.timeout = tcpTimeout }, ZiplineReasonREASON_NEXT_TIMEOUT},
-			"a while ago":             {func(e *entry) { e.timeout -= 3 }, ZiplineReasonREASON_NEXT_TIMEOUT},
+			"a while ago":             {func(e *entry) { e.timeout -= 3 }, flags},
 			"before the SYN-ACK":      {func(e *entry) { e.state = 1 }, flags},
 			"established":             {func(e *entry) { e.state, e.timeout = tcpEstablished, tcpTimeout }, flags},
 		} {

@@ -18,6 +18,7 @@ const (
 	fin = 0x01
 	syn = 0x02
 	rst = 0x04
+	urg = 0x20
 )
 
 // untracked returns nil for a packet that is not carried as one of a flow, which

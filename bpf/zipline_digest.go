@@ -2,4 +2,4 @@
 
 package bpf
 
-const digest = "4ed3027ee7f7c8210cb362924f3e94e9"
+const digest = "d3e7a21743456bf3375b4cdcc376f45d"

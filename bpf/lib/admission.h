@@ -104,6 +104,12 @@ static __always_inline __u32 conntrack_admitted(const struct nf_conn *ct, __u8 p
 	return directions;
 }
 
+/* How long ago conntrack gave the entry its timeout, in jiffies; senseless where it was somebody else. */
+static __always_inline __s32 conntrack_spent(const struct nf_conn *ct, __u8 protocol)
+{
+	return (__u32)bpf_jiffies64() + conntrack_lifetime(ct, protocol) - ct->timeout;
+}
+
 /**
  * conntrack_admit() - remember that packets of these directions came through
  * @ct: the entry
@@ -123,7 +129,7 @@ static __always_inline __u32 conntrack_admitted(const struct nf_conn *ct, __u8 p
 static __always_inline int conntrack_admit(struct nf_conn *ct, __u8 protocol, __u32 directions)
 {
 	__u32 now = bpf_jiffies64(), meanwhile = conntrack_admitted(ct, protocol), lifetime, expiry;
-	__s32 spent = now + conntrack_lifetime(ct, protocol) - ct->timeout;
+	__s32 spent = conntrack_spent(ct, protocol);
 
 	if (!meanwhile && (spent < 0 || spent >= (__s32)tick_hz))
 		return -REASON_NEXT_TIMEOUT;
@@ -153,7 +159,9 @@ static __always_inline int conntrack_admit(struct nf_conn *ct, __u8 protocol, __
  * @directions: that the program at ingress asked for
  *
  * Of a connection that is not established yet, the SYN-ACK stands for the
- * reply's direction: with the ACK that follows, both have come through.
+ * reply's direction: with the ACK that follows, both have come through. Only the
+ * first one, for conntrack gives the entry no new timeout for those that are sent
+ * again (after a second or later), and neither do we.
  *
  * Return: bits as of conntrack_admitted(), or a negative reason
  */
@@ -164,7 +172,8 @@ static __always_inline int conntrack_accept(const struct nf_conn *ct, const stru
 
 	if (!ret)
 		return directions;
-	if (ret == -REASON_NEXT_TCP_FLAGS && reply && tcp_answers(pkt->tcp_flags) && conntrack_answered(ct))
+	if (ret == -REASON_NEXT_TCP_FLAGS && reply && tcp_answers(pkt->tcp_flags) && conntrack_answered(ct) &&
+	    !conntrack_admitted(ct, IPPROTO_TCP) && 2 * conntrack_spent(ct, IPPROTO_TCP) < (__s32)tick_hz)
 		return directions & ADMIT_REPLY;
 	return ret;
 }

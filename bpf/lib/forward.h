@@ -95,7 +95,7 @@ static __always_inline void forward_note(struct __sk_buff *skb, const struct pac
  * @pkt: its headers
  * @v4: IPv4, else IPv6; a constant
  * @source: the endpoint it comes from; NULL: it comes from an uplink
- * @flow: set where 0 is returned
+ * @flow: set where 0 is returned, and where the packet's flow is not established
  *
  * Return: 0 if the packet may be carried, or is unknown; else a negative reason
  */
@@ -173,6 +173,8 @@ static __always_inline int forward_turn(struct __sk_buff *skb, const struct pack
 	}
 	if (source)
 		turn_note(turn_end(&pkt->saddr, pkt->ports.source));
+	else
+		forward_arrives(skb, pkt);
 	if (tcp_answers(pkt->tcp_flags))
 		skb->tc_index = ADMIT | ADMIT_REPLY;
 	return -REASON_NEXT_TCP_FLAGS;

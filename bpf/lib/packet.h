@@ -168,10 +168,10 @@ static __always_inline int packet_l4(struct __sk_buff *skb, struct packet *pkt, 
 	return pkt->l4_len < TCP_HLEN_MIN ? -REASON_NEXT_MALFORMED : 0;
 }
 
-/* A SYN-ACK. */
+/* A SYN-ACK. One with URG is invalid to conntrack (nf_conntrack_proto_tcp.c, tcp_valid_flags). */
 static __always_inline bool tcp_answers(__u8 flags)
 {
-	return (flags & (TCP_TURN | TCP_ACK)) == (TCP_SYN | TCP_ACK);
+	return (flags & (TCP_TURN | TCP_ACK | TCP_URG)) == (TCP_SYN | TCP_ACK);
 }
 
 /**

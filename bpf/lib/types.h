@@ -122,6 +122,7 @@ struct tcp_middle {
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
+#define TCP_URG 0x20
 #define TCP_TURN (TCP_SYN | TCP_FIN | TCP_RST) /* opens or ends a connection */
 #define TCP_CHECK_OFFSET 16
 #define UDP_CHECK_OFFSET 6
