@@ -141,7 +141,7 @@ func (d *demo) showCounters() {
 		{
 			"a -> outside, 64 MB over TCP", func() error {
 				return a.Bulk(netip.AddrPortFrom(testrig.InternetIPv4, tcpPort), 64<<20)
-			}, established, bpf.ZiplineReasonREASON_NEXT_NO_ENDPOINT,
+			}, established, bpf.ZiplineReasonREASON_NEXT_TCP_FLAGS,
 		},
 	} {
 		rows = append(rows, d.trafficRow(t))
